@@ -1,0 +1,153 @@
+"""The training loop: cross-entropy, AdamW, linear warm-up and decay. Plain torch, one process or several (torchrun).
+
+A batch is global: each process takes its share of the rows, and the loss is the mean over the whole batch, so that the
+curve does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tuneline.config import TrainConfig
+from tuneline.train.batches import collate, epoch_batches
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenized texts: token ids of each, and the index of its label."""
+
+    input_ids: list[list[int]]
+    labels: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.input_ids]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """The value summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+
+def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); biases and normalization weights, the vectors, are not decayed."""
+    decayed = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim >= 2]
+    plain = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def rate_at(step: int, total: int, warmup: int) -> float:
+    """Factor of the learning rate at a step (from 0): up in a line over the warm-up, then down to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / max(1, total - warmup)
+
+
+def train_loop(
+    model: nn.Module,
+    train: Examples,
+    validation: Examples,
+    settings: TrainConfig,
+    pad_id: int,
+    on_step: Callable[[int, int, Metrics], None],
+    on_epoch: Callable[[int, Metrics], None],
+    group: Group | None = None,
+) -> Metrics:
+    """Fine-tune `model` in place.
+
+    Args:
+        model: a sequence classifier of transformers, on its device.
+        train: what is learned from.
+        validation: what is measured after each epoch.
+        settings: epochs, rates, batch size, seed.
+        pad_id: token id that fills rows up.
+        on_step: called with the step (from 1), the total and loss, learning_rate, examples_per_second and
+            tokens_per_second of that step.
+        on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy.
+        group: the processes that train together; alone by default.
+
+    Returns:
+        train_examples_per_second and train_tokens_per_second over all steps, and the last epoch's metrics.
+    """
+    group = group or Group()
+    wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
+    optimizer = optimizer_for(model, settings)
+    plan = [epoch_batches(train.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
+    total = sum(len(batches) for batches in plan)
+    warmup = round(total * settings.warmup_share)
+    step, seconds, last = 0, 0.0, Metrics()
+    for epoch, batches in enumerate(plan):
+        model.train()
+        for batch in batches:
+            started = time.perf_counter()
+            rate = settings.learning_rate * rate_at(step, total, warmup)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
+            loss = _step(wrapped, optimizer, train, batch, pad_id, group)
+            took = time.perf_counter() - started
+            seconds += took
+            step += 1
+            tokens = sum(len(train.input_ids[index]) for index in batch)
+            facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
+            on_step(step, total, facts | {"tokens_per_second": tokens / took})
+        last = measure(model, validation, settings.batch_size, pad_id, group)
+        on_epoch(epoch + 1, last)
+    return last | {
+        "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
+        "train_tokens_per_second": sum(train.lengths) * settings.epochs / seconds,
+    }
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], pad_id: int, group: Group
+) -> float:
+    share = batch[group.rank :: group.size] or batch[:1]
+    weight = group.size / len(batch) if batch[group.rank :: group.size] else 0.0
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in collate([train.input_ids[i] for i in share], pad_id).items()}
+    labels = torch.tensor([train.labels[index] for index in share], device=device)
+    logits = model(**inputs).logits
+    # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
+    loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum") * weight
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(group.sum(loss.detach() / group.size))
+
+
+@torch.inference_mode()
+def measure(model: nn.Module, examples: Examples, batch_size: int, pad_id: int, group: Group) -> Metrics:
+    """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches."""
+    model.eval()
+    device = next(model.parameters()).device
+    order = sorted(range(len(examples.labels)), key=lambda index: len(examples.input_ids[index]))
+    batches = [order[at : at + 2 * batch_size] for at in range(0, len(order), 2 * batch_size)]
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for batch in batches[group.rank :: group.size]:
+        inputs = collate([examples.input_ids[index] for index in batch], pad_id)
+        logits = model(**{name: value.to(device) for name, value in inputs.items()}).logits.float()
+        labels = torch.tensor([examples.labels[index] for index in batch], device=device)
+        sums[0] += nn.functional.cross_entropy(logits, labels, reduction="sum")
+        sums[1] += (logits.argmax(1) == labels).sum()
+    loss, right = (group.sum(sums) / len(order)).tolist()
+    return {"validation_loss": loss, "validation_accuracy": right}

@@ -1,0 +1,144 @@
+"""train: PreparedData -> TrainedModel.
+
+Alone: `train(...)`. Several processes: torchrun -m tuneline.train DATA OUT CONFIG.json starts this in each.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+from tuneline import checkpoint
+from tuneline.artifacts import Decision, PreparedData, read_split
+from tuneline.config import ModelConfig, TrainConfig
+from tuneline.errors import InputError
+from tuneline.progress import Progress
+from tuneline.train.loop import Examples, Group, Metrics, train_loop
+
+
+class Recorder(Protocol):
+    """What training tells its numbers to (tracking.StepRun, or nothing)."""
+
+    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+        """Record values at a step."""
+
+
+def train(
+    data: Path, model: ModelConfig, settings: TrainConfig, out: Path, recorder: Recorder | None = None
+) -> Metrics:
+    """Fine-tune the checkpoint on prepared data and write a flat Hugging Face folder to `out`.
+
+    Args:
+        data: folder of PreparedData.
+        model: the checkpoint.
+        settings: how to train.
+        out: folder to write (by the first process only).
+        recorder: gets each step's and each epoch's metrics.
+
+    Returns:
+        train_examples_per_second, train_tokens_per_second, validation_loss, validation_accuracy.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded as a classifier.
+    """
+    group = _join()
+    manifest = PreparedData.load(data)
+    torch.manual_seed(settings.seed)
+    network = load_network(model.name, manifest.labels)
+    network.to(_device())
+    progress: list[Progress] = []
+
+    def on_step(step: int, total: int, facts: Metrics) -> None:
+        if group.rank:
+            return
+        if not progress:
+            progress.append(Progress("train", total, "steps"))
+        progress[0].update(step, loss=facts["loss"], examples_per_second=facts["examples_per_second"])
+        if recorder:
+            recorder.metrics(facts, step)
+
+    def on_epoch(epoch: int, facts: Metrics) -> None:
+        if recorder and not group.rank:
+            recorder.metrics(facts, epoch)
+
+    pad_id = network.config.pad_token_id or 0
+    examples = {name: _examples(data, name) for name in ("train", "validation")}
+    metrics = train_loop(
+        network, examples["train"], examples["validation"], settings, pad_id, on_step, on_epoch, group
+    )  # fmt: skip
+    if group.rank == 0:
+        save(network, data, manifest, out)
+    if group.size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return metrics
+
+
+def load_network(name: str, labels: list[str]) -> Any:
+    """The checkpoint with a fresh classifier of as many outputs as there are labels, in fp32.
+
+    Raises:
+        InputError: no safetensors weights, or no architecture for sequence classification.
+    """
+    folder = checkpoint.resolve(name)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if not list(folder.glob("*.safetensors")):
+        raise InputError(f"model.name: {name}: no *.safetensors there; pickled weights are not loaded, convert them")
+    names = dict(enumerate(labels))
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, num_labels=len(labels), id2label=names, label2id={label: index for index, label in names.items()},
+            trust_remote_code=False,
+        )  # fmt: skip
+        _drop_attention_dropout(config)
+        if config.pad_token_id is None:
+            config.pad_token_id = config.eos_token_id
+        return AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.name: {name}: cannot be loaded as a text classifier: {error}") from None
+
+
+def _drop_attention_dropout(config: Any) -> None:
+    """On a CPU attention with dropout loses its fused kernel (8 times slower); hidden dropout stays."""
+    if not torch.cuda.is_available():
+        for key in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"):
+            if getattr(config, key, None):
+                setattr(config, key, 0.0)
+
+
+def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
+    """Write weights (safetensors), configuration, tokenizer and the decision, and nothing else."""
+    out.mkdir(parents=True, exist_ok=True)
+    network.save_pretrained(out, safe_serialization=True)
+    for file in sorted((data / "tokenizer").iterdir()):
+        shutil.copyfile(file, out / file.name)
+    Decision(manifest.labels, manifest.max_length, manifest.model, manifest.sha256["all"]).save(out)
+
+
+def _examples(data: Path, split: str) -> Examples:
+    table = read_split(data, split)
+    return Examples(table.column("input_ids").to_pylist(), table.column("label").to_pylist())
+
+
+def _join() -> Group:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Group()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Group(dist.get_rank(), size)
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
