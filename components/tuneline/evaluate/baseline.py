@@ -1,0 +1,28 @@
+"""TF-IDF with logistic regression, trained in seconds on the same split: what a Transformer has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], classes: int) -> np.ndarray:
+    """Probabilities of the baseline on the test texts, [texts, classes].
+
+    Word uni- and bigrams with sublinear counts, L2-regularized logistic regression (C = 10), as scikit-learn has them.
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+", strip_accents="unicode"),
+        LogisticRegression(C=10, max_iter=200),
+    )
+    model.fit(texts, labels)
+    probabilities = np.zeros((len(test_texts), classes))
+    probabilities[:, model[-1].classes_] = model.predict_proba(test_texts)
+    return probabilities
