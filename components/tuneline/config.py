@@ -29,7 +29,7 @@ Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
-Name = Annotated[str, Field(min_length=1, pattern=r"^[^/\\:@\s][^/\\:@]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
 
 class Section(BaseModel):
