@@ -157,6 +157,18 @@ def validate(schema: type[S], values: Any, where: str = "") -> S:
         raise InputError(_explain(schema, problems[0], where) + more) from None
 
 
+def from_flat(schema: type[S], parameters: dict[str, Any]) -> S:
+    """A section from flat pipeline parameters (`train_batch_size`); those of other sections are passed over.
+
+    Raises:
+        InputError: as validate.
+    """
+    section = next(name for name, known in SECTIONS.items() if known is schema)
+    start = f"{section}_"
+    values = {key.removeprefix(start): value for key, value in parameters.items() if key.startswith(start)}
+    return validate(schema, values, section)
+
+
 def _explain(schema: type[Section], problem: Any, where: str) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join([where, *path] if where else path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tuneline.evaluate.metrics import confusion, per_class, score
 from tuneline.evaluate.report import draw_confusion, write_page
 from tuneline.progress import Progress, say
 from tuneline.serve.model import Classifier
+from tuneline.step import Artifact, ClassificationMetrics, Metrics, step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,3 +95,20 @@ def _write(
         "sha256": manifest.sha256["all"],
     }
     write_page(out / "report.html", out / "confusion_matrix.png", facts)
+
+
+def evaluate_step(
+    data: Artifact, model: Artifact, out: Artifact, page: Artifact, shown: Metrics, matrix: ClassificationMetrics
+) -> None:
+    """The KFP component's work: prepared data and a model in; evaluation, page and metrics out."""
+    with step("evaluate", {}) as run:
+        run.dataset(PreparedData.load(Path(data.path)))
+        folder = Path(out.path)
+        result = evaluate(Path(data.path), Path(model.path), folder)
+        run.metrics(result.metrics)
+        for name, value in result.metrics.items():
+            shown.log_metric(name, value)
+        matrix.log_confusion_matrix(result.labels, result.confusion)
+        shutil.copyfile(folder / "report.html", page.path)
+        for name in ("report.html", "confusion_matrix.png", "metrics.json"):
+            run.artifact(folder / name)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tuneline import checkpoint
 from tuneline.artifacts import SPLITS, PreparedData, write_split
-from tuneline.config import DataConfig, ModelConfig
+from tuneline.config import DataConfig, ModelConfig, from_flat
 from tuneline.errors import InputError
 from tuneline.prepare import sources, split, tokenize
 from tuneline.progress import Progress, say
+from tuneline.step import Artifact, step
 
 Rows = dict[str, tuple[list[int], list[str], list[str]]]
 """Per split: row numbers in the source (from 0), texts, labels."""
@@ -166,3 +168,14 @@ def _sha256(texts: list[str], labels: list[str]) -> str:
             digest.update(len(value).to_bytes(8, "big"))
             digest.update(value)
     return digest.hexdigest()
+
+
+def prepare_step(out: Artifact, expected_pin: str, **parameters: Any) -> None:
+    """The KFP component's work: flat `data_*` and `model_*` parameters in, an artifact out."""
+    with step("prepare", parameters) as run:
+        data, model = from_flat(DataConfig, parameters), from_flat(ModelConfig, parameters)
+        manifest = prepare(data, model, Path(out.path), expected_pin)
+        out.metadata |= {"labels": len(manifest.labels), "sha256": manifest.sha256["all"], **manifest.rows}
+        run.dataset(manifest)
+        run.metrics({f"{name}_rows": float(rows) for name, rows in manifest.rows.items()})
+        run.artifact(Path(out.path) / "manifest.json")

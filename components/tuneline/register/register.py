@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tuneline import registry
 from tuneline.artifacts import Decision, read_json, write_json
-from tuneline.config import RegisterConfig
+from tuneline.config import RegisterConfig, from_flat
 from tuneline.progress import say
 from tuneline.register.gate import judge
+from tuneline.step import Artifact, step
 from tuneline.tracking import StepRun
 
 
@@ -58,3 +60,12 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
     held = ", ".join(aliases) or "no alias: " + "; ".join(v.evidence for v in verdicts if not v.passed)
     say(f"[register] {settings.name} version {version} ({held})")
     return result
+
+
+def register_step(evaluation: Artifact, model: Artifact, out: Artifact, **parameters: Any) -> None:
+    """The KFP component's work: an evaluation and a model in, a registered version out."""
+    with step("register", parameters) as run:
+        settings = from_flat(RegisterConfig, parameters)
+        result = register(Path(evaluation.path), Path(model.path), settings, Path(out.path), run)
+        out.metadata |= {"name": result.name, "version": result.version, "aliases": result.aliases}
+        run.artifact(Path(out.path))

@@ -17,7 +17,7 @@ from torch import nn
 from tuneline.config import TrainConfig
 from tuneline.train.batches import collate, epoch_batches
 
-Metrics = dict[str, float]
+Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def train_loop(
     validation: Examples,
     settings: TrainConfig,
     pad_id: int,
-    on_step: Callable[[int, int, Metrics], None],
-    on_epoch: Callable[[int, Metrics], None],
+    on_step: Callable[[int, int, Numbers], None],
+    on_epoch: Callable[[int, Numbers], None],
     group: Group | None = None,
-) -> Metrics:
+) -> Numbers:
     """Fine-tune `model` in place.
 
     Args:
@@ -94,7 +94,7 @@ def train_loop(
     plan = [epoch_batches(train.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
     total = sum(len(batches) for batches in plan)
     warmup = round(total * settings.warmup_share)
-    step, seconds, last = 0, 0.0, Metrics()
+    step, seconds, last = 0, 0.0, Numbers()
     for epoch, batches in enumerate(plan):
         model.train()
         for batch in batches:
@@ -136,7 +136,7 @@ def _step(
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, examples: Examples, batch_size: int, pad_id: int, group: Group) -> Metrics:
+def measure(model: nn.Module, examples: Examples, batch_size: int, pad_id: int, group: Group) -> Numbers:
     """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches."""
     model.eval()
     device = next(model.parameters()).device

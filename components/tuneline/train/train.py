@@ -16,11 +16,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from tuneline import checkpoint
-from tuneline.artifacts import Decision, PreparedData, read_split
-from tuneline.config import ModelConfig, TrainConfig
+from tuneline.artifacts import Decision, PreparedData, read_split, write_json
+from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
 from tuneline.progress import Progress
-from tuneline.train.loop import Examples, Group, Metrics, train_loop
+from tuneline.step import Artifact, Metrics, step
+from tuneline.train.loop import Examples, Group, Numbers, train_loop
 
 
 class Recorder(Protocol):
@@ -32,7 +33,7 @@ class Recorder(Protocol):
 
 def train(
     data: Path, model: ModelConfig, settings: TrainConfig, out: Path, recorder: Recorder | None = None
-) -> Metrics:
+) -> Numbers:
     """Fine-tune the checkpoint on prepared data and write a flat Hugging Face folder to `out`.
 
     Args:
@@ -55,7 +56,7 @@ def train(
     network.to(_device())
     progress: list[Progress] = []
 
-    def on_step(step: int, total: int, facts: Metrics) -> None:
+    def on_step(step: int, total: int, facts: Numbers) -> None:
         if group.rank:
             return
         if not progress:
@@ -64,7 +65,7 @@ def train(
         if recorder:
             recorder.metrics(facts, step)
 
-    def on_epoch(epoch: int, facts: Metrics) -> None:
+    def on_epoch(epoch: int, facts: Numbers) -> None:
         if recorder and not group.rank:
             recorder.metrics(facts, epoch)
 
@@ -142,3 +143,16 @@ def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
+    """The KFP component's work: flat `model_*` and `train_*` parameters and prepared data in, a model out."""
+    with step("train", parameters) as run:
+        run.dataset(PreparedData.load(Path(data.path)))
+        model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
+        metrics = train(Path(data.path), model, settings, Path(out.path), run)
+        run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+        for name, value in metrics.items():
+            shown.log_metric(name, value)
+        write_json(Path(out.path).parent / "train_metrics.json", metrics)
+        out.metadata |= {"framework": "transformers", "base_model": model.name}

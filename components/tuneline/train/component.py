@@ -1,0 +1,39 @@
+"""The face of train: a KFP component that calls train_step."""
+
+from kfp import dsl
+
+from tuneline.images import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def train(
+    data: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    model_name: str,
+    model_max_length: int,
+    train_epochs: int,
+    train_learning_rate: float,
+    train_batch_size: int,
+    train_warmup_share: float,
+    train_weight_decay: float,
+    train_tune: str,
+    train_seed: int,
+):
+    """Fine-tune the checkpoint."""
+    from tuneline.train.train import train_step
+
+    train_step(
+        data,
+        model,
+        metrics,
+        model_name=model_name,
+        model_max_length=model_max_length,
+        train_epochs=train_epochs,
+        train_learning_rate=train_learning_rate,
+        train_batch_size=train_batch_size,
+        train_warmup_share=train_warmup_share,
+        train_weight_decay=train_weight_decay,
+        train_tune=train_tune,
+        train_seed=train_seed,
+    )

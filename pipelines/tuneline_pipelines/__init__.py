@@ -1,0 +1,1 @@
+"""What runs on the submitter's machine: the DAGs, and one verb a module. Start with finetune.py."""

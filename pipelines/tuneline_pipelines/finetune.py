@@ -1,0 +1,83 @@
+"""The pipeline: prepare -> train -> evaluate -> register. The DAG, and only the DAG."""
+
+from typing import Any
+
+from kfp import dsl
+
+from tuneline.config import DataConfig, ModelConfig, RegisterConfig, Rules, TrainConfig
+from tuneline.evaluate.component import evaluate
+from tuneline.prepare.component import prepare
+from tuneline.register.component import register
+from tuneline.train.component import train
+
+DATA, MODEL, TRAIN, REGISTER = DataConfig(train="-"), ModelConfig(), TrainConfig(), RegisterConfig()
+
+
+def build(pinned: bool) -> Any:
+    """The pipeline; `pinned` says that data_pin will be given, so that an equal pin may reuse prepared data."""
+
+    @dsl.pipeline(name="tuneline-finetune", description="Labelled text in, a registered text classifier out.")
+    def finetune(
+        data_train: str,
+        data_validation: str = DATA.validation,
+        data_test: str = DATA.test,
+        data_text_column: str = DATA.text_column,
+        data_label_column: str = DATA.label_column,
+        data_validation_share: float = DATA.validation_share,
+        data_test_share: float = DATA.test_share,
+        data_max_train: int = DATA.max_train,
+        data_max_validation: int = DATA.max_validation,
+        data_max_test: int = DATA.max_test,
+        data_seed: int = DATA.seed,
+        data_pin: str = "",
+        model_name: str = MODEL.name,
+        model_max_length: int = MODEL.max_length,
+        train_epochs: int = TRAIN.epochs,
+        train_learning_rate: float = TRAIN.learning_rate,
+        train_batch_size: int = TRAIN.batch_size,
+        train_warmup_share: float = TRAIN.warmup_share,
+        train_weight_decay: float = TRAIN.weight_decay,
+        train_tune: str = TRAIN.tune,
+        train_seed: int = TRAIN.seed,
+        register_name: str = REGISTER.name,
+        register_rules: dict = Rules().model_dump(),  # noqa: B008
+    ):
+        prepared = prepare(
+            data_train=data_train,
+            data_validation=data_validation,
+            data_test=data_test,
+            data_text_column=data_text_column,
+            data_label_column=data_label_column,
+            data_validation_share=data_validation_share,
+            data_test_share=data_test_share,
+            data_max_train=data_max_train,
+            data_max_validation=data_max_validation,
+            data_max_test=data_max_test,
+            data_seed=data_seed,
+            data_pin=data_pin,
+            model_name=model_name,
+            model_max_length=model_max_length,
+        ).set_caching_options(enable_caching=pinned)
+        trained = train(
+            data=prepared.outputs["data"],
+            model_name=model_name,
+            model_max_length=model_max_length,
+            train_epochs=train_epochs,
+            train_learning_rate=train_learning_rate,
+            train_batch_size=train_batch_size,
+            train_warmup_share=train_warmup_share,
+            train_weight_decay=train_weight_decay,
+            train_tune=train_tune,
+            train_seed=train_seed,
+        ).set_caching_options(enable_caching=False)
+        evaluated = evaluate(
+            data=prepared.outputs["data"], model=trained.outputs["model"]
+        ).set_caching_options(enable_caching=False)  # fmt: skip
+        register(
+            evaluation=evaluated.outputs["evaluation"],
+            model=trained.outputs["model"],
+            register_name=register_name,
+            register_rules=register_rules,
+        ).set_caching_options(enable_caching=False)
+
+    return finetune
