@@ -1,10 +1,11 @@
 """The pipeline: prepare -> train -> evaluate -> register. The DAG, and only the DAG."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from tuneline.config import DataConfig, ModelConfig, RegisterConfig, Rules, TrainConfig
+from tuneline.config import SECTIONS, DataConfig, ModelConfig, RegisterConfig, Rules, TrainConfig
 from tuneline.evaluate.component import evaluate
 from tuneline.prepare.component import prepare
 from tuneline.register.component import register
@@ -13,10 +14,36 @@ from tuneline.train.component import train
 DATA, MODEL, TRAIN, REGISTER = DataConfig(train="-"), ModelConfig(), TrainConfig(), RegisterConfig()
 
 
+class Outputs(NamedTuple):
+    """What a finished run leaves behind."""
+
+    data: dsl.Dataset
+    model: dsl.Model
+    training: dsl.Metrics
+    evaluation: dsl.Artifact
+    metrics: dsl.Metrics
+    report: dsl.HTML
+    version: dsl.Artifact
+
+
+def _described(pipeline: Callable[..., None]) -> Callable[..., None]:
+    """Give the parameters the schema's sentences, which KFP shows in its "create run" form."""
+    lines = [
+        f"    {section}_{name}: {field.description}"
+        for section, schema in SECTIONS.items()
+        for name, field in schema.model_fields.items()
+    ]
+    pin = "    data_pin: Content hash of the sources and the tokenizer; prepare refuses others. Empty does not ask."
+    head = "Labelled text in, a registered text classifier out."
+    pipeline.__doc__ = "\n".join([head, "", "Args:", *lines, pin])
+    return pipeline
+
+
 def build(pinned: bool) -> Any:
     """The pipeline; `pinned` says that data_pin will be given, so that an equal pin may reuse prepared data."""
 
-    @dsl.pipeline(name="tuneline-finetune", description="Labelled text in, a registered text classifier out.")
+    @dsl.pipeline(name="tuneline-finetune")
+    @_described
     def finetune(
         data_train: str,
         data_validation: str = DATA.validation,
@@ -41,7 +68,7 @@ def build(pinned: bool) -> Any:
         train_seed: int = TRAIN.seed,
         register_name: str = REGISTER.name,
         register_rules: dict = Rules().model_dump(),  # noqa: B008
-    ):
+    ) -> Outputs:
         prepared = prepare(
             data_train=data_train,
             data_validation=data_validation,
@@ -73,11 +100,20 @@ def build(pinned: bool) -> Any:
         evaluated = evaluate(
             data=prepared.outputs["data"], model=trained.outputs["model"]
         ).set_caching_options(enable_caching=False)  # fmt: skip
-        register(
+        registered = register(
             evaluation=evaluated.outputs["evaluation"],
             model=trained.outputs["model"],
             register_name=register_name,
             register_rules=register_rules,
         ).set_caching_options(enable_caching=False)
+        return Outputs(
+            data=prepared.outputs["data"],
+            model=trained.outputs["model"],
+            training=trained.outputs["metrics"],
+            evaluation=evaluated.outputs["evaluation"],
+            metrics=evaluated.outputs["metrics"],
+            report=evaluated.outputs["report"],
+            version=registered.outputs["version"],
+        )
 
     return finetune

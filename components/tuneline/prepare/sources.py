@@ -44,7 +44,7 @@ def read(uri: str, split: str, text_column: str, label_column: str) -> Source:
     elif uri.startswith("hf://"):
         rows = _hub_rows(uri, split, text_column, label_column)
     else:
-        rows = _file_rows(local_file(uri, f"data.{split}"), text_column, label_column)
+        rows = _file_rows(local_file(uri, f"data.{split}"), (text_column, label_column))
     return _check(uri, rows, text_column, label_column)
 
 
@@ -88,8 +88,8 @@ def _check(uri: str, rows: Iterable[dict[str, Any]], text_column: str, label_col
     return Source(uri, texts, labels)
 
 
-def _require(uri: str, found: list[str], columns: tuple[str, str], place: str) -> None:
-    for column, key in zip(columns, ("data.text_column", "data.label_column"), strict=True):
+def _require(uri: str, found: list[str], columns: tuple[str, ...], place: str) -> None:
+    for column, key in zip(columns, ("data.text_column", "data.label_column"), strict=False):
         if column not in found:
             names = ", ".join(repr(name) for name in found[:20])
             raise InputError(f"{uri}: {place} no column {column!r}; found {names or 'none'}; name yours with {key}=NAME")
@@ -111,8 +111,8 @@ def _label(uri: str, number: int, column: str, value: Any) -> str:
     raise InputError(f"{uri}: row {number}, column {column!r}: no label; remove the row or label it")
 
 
-def _file_rows(path: Path, text_column: str, label_column: str) -> Iterator[dict[str, Any]]:
-    return _READERS[path.suffix.lower()](path, (text_column, label_column))
+def _file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    return _READERS[path.suffix.lower()](path, columns)
 
 
 def _decoded(path: Path) -> str:
@@ -127,7 +127,7 @@ def _decoded(path: Path) -> str:
         ) from None
 
 
-def _delimited(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, Any]]:
+def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(sys.maxsize)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter, strict=True)
@@ -147,7 +147,7 @@ def _delimited(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, Any]]
         raise InputError(f"{path}: row {number + 1} (line {reader.line_num}): {error}") from None
 
 
-def _json_lines(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     del columns
     for number, line in enumerate(_decoded(path).split("\n"), start=1):
         if not line.strip():
@@ -161,7 +161,7 @@ def _json_lines(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, Any]
         yield row
 
 
-def _parquet(path: Path, columns: tuple[str, str]) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -195,3 +195,19 @@ def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iter
         if names and isinstance(row.get(label_column), int):
             row[label_column] = names[row[label_column]]
         yield row
+
+
+def read_texts(file: str, column: str) -> list[str]:
+    """The texts of a file to predict on; no labels are needed.
+
+    Raises:
+        InputError: as read.
+    """
+    rows = _file_rows(local_file(file, "FILE"), (column,))
+    texts = []
+    for number, row in enumerate(rows, start=1):
+        _require(file, list(row), (column,), f"row {number} has")
+        texts.append(_text(file, number, column, row[column]))
+    if not texts:
+        raise InputError(f"{file}: holds no rows")
+    return texts

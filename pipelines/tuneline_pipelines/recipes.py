@@ -1,0 +1,29 @@
+"""Finds a recipe: a file, or the name of one that ships."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from tuneline.config import Recipe, load_recipe
+from tuneline.errors import InputError
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that ship, by name."""
+    folder = Path(str(resources.files("tuneline_pipelines"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(recipe: str, overrides: list[str]) -> Recipe:
+    """Read a recipe by file or by name, and apply overrides.
+
+    Raises:
+        InputError: no such recipe, or a key or value is refused.
+    """
+    if recipe.endswith((".yaml", ".yml")):
+        return load_recipe(Path(recipe), overrides)
+    known = shipped()
+    if recipe not in known:
+        raise InputError(f"{recipe}: no such recipe; give a .yaml file or one of: {', '.join(known)}")
+    return load_recipe(known[recipe], overrides)

@@ -1,0 +1,46 @@
+"""Where this machine keeps runs, models and prepared data: $TUNELINE_HOME, else .tuneline in the current directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class State:
+    """The state folder.
+
+    Attributes:
+        home: the folder.
+        tracking_uri: MLflow's store: MLFLOW_TRACKING_URI, else an SQLite file in the folder.
+        artifacts: where a new experiment keeps its files; None leaves it to the server.
+    """
+
+    home: Path
+    tracking_uri: str
+    artifacts: str | None
+
+    @property
+    def pipeline_root(self) -> Path:
+        """Where KFP's runner keeps the steps' outputs."""
+        return self.home / "pipeline"
+
+    @property
+    def logs(self) -> Path:
+        """A log a run."""
+        return self.home / "logs"
+
+
+def open_state() -> State:
+    """The state folder, made where there is none; sets MLFLOW_TRACKING_URI for this process and its steps."""
+    home = Path(os.environ.get("TUNELINE_HOME", ".tuneline")).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / ".gitignore").write_text("*\n", encoding="utf-8")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    artifacts = None if uri else (home / "artifacts").as_uri()
+    uri = uri or f"sqlite:///{home / 'mlflow.db'}"
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    return State(home, uri, artifacts)
