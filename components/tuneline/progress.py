@@ -1,6 +1,6 @@
 """How a step tells how far it is: one line that a person reads in a log and the CLI turns into a bar.
 
-    [train] 120/375 steps | loss 0.412 | ETA 0:42
+[train] 120/375 steps | loss 0.412 | ETA 0:42
 """
 
 from __future__ import annotations

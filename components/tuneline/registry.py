@@ -89,5 +89,3 @@ def download(version: Any, folder: Path) -> Path:
     if len(models) != 1:
         raise InputError(f"{version.name}/{version.version}: not registered by tuneline (no single folder under data/)")
     return models[0]
-
-

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
 PARENT = "TUNELINE_PARENT_RUN_ID"
 EXPERIMENT = "TUNELINE_EXPERIMENT"
-_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "mlflow", "mlflow-skinny", "kfp", "scikit-learn", "numpy")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "mlflow",
+    "mlflow-skinny",
+    "kfp",
+    "scikit-learn",
+    "numpy",
+)
 _BATCH = 200
 
 
@@ -181,7 +191,9 @@ def close_pipeline_run(run_id: str, status: str, owned: bool, metrics: dict[str,
     """
     api = client()
     experiment = api.get_run(run_id).info.experiment_id
-    children = api.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'")
+    children = api.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+    )
     for child in children:
         api.set_terminated(child.info.run_id, "KILLED" if status == "KILLED" else "FAILED")
     run = StepRun(api, run_id)

@@ -135,7 +135,9 @@ def _signals():
         signal.signal(signal.SIGINT, before[1])
 
 
-def _run_pipeline(parameters: dict[str, Any], state: State, watcher: Watcher, log: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _run_pipeline(
+    parameters: dict[str, Any], state: State, watcher: Watcher, log: Path
+) -> tuple[dict[str, Any], dict[str, float]]:
     from kfp import local
 
     from tuneline_pipelines.finetune import build

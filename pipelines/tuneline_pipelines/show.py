@@ -57,7 +57,9 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
     aliases = ", ".join(model["aliases"]) or "no alias: the gate refused it"
     console.print(f"model     {model['name']} version {model['version']} ({aliases})", markup=False)
     for verdict in result["gate"]:
-        console.print(f"gate      {'met' if verdict['passed'] else 'NOT met'}: {verdict['rule']}: {verdict['evidence']}")
+        console.print(
+            f"gate      {'met' if verdict['passed'] else 'NOT met'}: {verdict['rule']}: {verdict['evidence']}"
+        )
     console.print(f"report    {result['report']}", markup=False, soft_wrap=True)
     seconds = ", ".join(f"{step} {value:.0f} s" for step, value in result["seconds"].items())
     console.print(f"seconds   {seconds}", markup=False)
@@ -67,7 +69,9 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
 
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
     """A row a run."""
-    table = Table("started", "experiment", "run", "status", *(name.replace("_", " ") for name in SHOWN), "model", "rate")
+    table = Table(
+        "started", "experiment", "run", "status", *(name.replace("_", " ") for name in SHOWN), "model", "rate"
+    )
     for run in found:
         values = [f"{run['metrics'][name]:.4g}" if name in run["metrics"] else "" for name in SHOWN]
         started = datetime.fromtimestamp(run["started"] / 1000).strftime("%Y-%m-%d %H:%M")

@@ -71,7 +71,12 @@ def evaluate(data: Path, model: Path, out: Path) -> Evaluation:
 
 
 def _write(
-    out: Path, result: Evaluation, manifest: PreparedData, labels: np.ndarray, probabilities: np.ndarray, rows: list[int]
+    out: Path,
+    result: Evaluation,
+    manifest: PreparedData,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rows: list[int],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -137,8 +137,10 @@ def _labels(rows: Rows) -> list[str]:
     for name in ("validation", "test"):
         for number, label in zip(rows[name][0], rows[name][2], strict=True):
             if label not in counts:
-                raise InputError(f"data.{name}: row {number + 1}: label {label!r} does not occur in the training rows; "
-                                 f"add examples to train or remove the row")
+                raise InputError(
+                    f"data.{name}: row {number + 1}: label {label!r} does not occur in the training rows; "
+                    f"add examples to train or remove the row"
+                )
     numeric = all(label.isascii() and label.isdigit() for label in counts)
     return sorted(counts, key=(lambda label: (int(label), label)) if numeric else None)
 

@@ -92,7 +92,9 @@ def _require(uri: str, found: list[str], columns: tuple[str, ...], place: str) -
     for column, key in zip(columns, ("data.text_column", "data.label_column"), strict=False):
         if column not in found:
             names = ", ".join(repr(name) for name in found[:20])
-            raise InputError(f"{uri}: {place} no column {column!r}; found {names or 'none'}; name yours with {key}=NAME")
+            raise InputError(
+                f"{uri}: {place} no column {column!r}; found {names or 'none'}; name yours with {key}=NAME"
+            )
 
 
 def _text(uri: str, number: int, column: str, value: Any) -> str:
@@ -140,8 +142,10 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]
                 continue
             number += 1
             if len(cells) != len(header):
-                raise InputError(f"{path}: row {number} (line {reader.line_num}) has {len(cells)} cells, the header has "
-                                 f"{len(header)}; quote texts that hold {delimiter!r} or line breaks")
+                raise InputError(
+                    f"{path}: row {number} (line {reader.line_num}) has {len(cells)} cells, the header has "
+                    f"{len(header)}; quote texts that hold {delimiter!r} or line breaks"
+                )
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}: row {number + 1} (line {reader.line_num}): {error}") from None

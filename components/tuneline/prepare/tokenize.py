@@ -8,8 +8,14 @@ from pathlib import Path
 from tuneline.errors import InputError
 from tuneline.progress import Progress
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
-                   "merges.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 BATCH = 1000
 
 
@@ -29,8 +35,10 @@ def encode(checkpoint: Path, texts: list[str], max_length: int, progress: Progre
 
     file = checkpoint / "tokenizer.json"
     if not file.is_file():
-        raise InputError(f"{checkpoint}: no tokenizer.json; save it once with transformers' "
-                         f"AutoTokenizer.from_pretrained(...).save_pretrained(...)")
+        raise InputError(
+            f"{checkpoint}: no tokenizer.json; save it once with transformers' "
+            f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)

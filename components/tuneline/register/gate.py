@@ -32,5 +32,7 @@ def judge(metrics: dict[str, float], rules: Rules) -> list[Verdict]:
             verdicts.append(Verdict(rule, metrics[metric] >= floor, f"{metric} {metrics[metric]:.4f}, needs {floor:g}"))
     if rules.beats_baseline:
         model, baseline = metrics["accuracy"], metrics["baseline_accuracy"]
-        verdicts.append(Verdict("beats_baseline", model > baseline, f"{model:.4f} against the baseline's {baseline:.4f}"))
+        verdicts.append(
+            Verdict("beats_baseline", model > baseline, f"{model:.4f} against the baseline's {baseline:.4f}")
+        )
     return verdicts
