@@ -126,7 +126,7 @@ class Recipe(Section):
 
     def flat(self) -> dict[str, Any]:
         """The keys as pipeline parameters: `train.batch_size` becomes `train_batch_size`, in schema order."""
-        tree = self.model_dump(by_alias=True, mode="json")
+        tree = self.model_dump(by_alias=True, mode="json", exclude_none=True)
         return {f"{section}_{key}": value for section, keys in tree.items() for key, value in keys.items()}
 
 

@@ -1,4 +1,4 @@
-"""The image that each step runs in, read from the environment when a pipeline is built (the runner on a laptop ignores it)."""
+"""The image that each step runs in, named when a pipeline is built; the runner on a laptop ignores it."""
 
 import os
 

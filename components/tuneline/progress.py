@@ -23,18 +23,28 @@ class Progress:
 
     def __init__(self, step: str, total: int, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.step, self.total, self.unit, self.clock = step, total, unit, clock
-        self.started = clock()
+        self.first: tuple[float, int] | None = None
         self.told = float("-inf")
 
     def update(self, done: int, **facts: float) -> None:
         """Tell that `done` of the total are done; facts are shown with three significant digits."""
         now = self.clock()
+        self.first = self.first or (now, done)
         if now - self.told < 0.5 and done < self.total:
             return
         self.told = now
-        left = (now - self.started) / done * (self.total - done) if done else 0.0
         shown = "".join(f" | {name.replace('_', ' ')} {value:.3g}" for name, value in facts.items())
-        say(f"[{self.step}] {done}/{self.total} {self.unit}{shown} | ETA {int(left // 60)}:{int(left % 60):02d}")
+        say(f"[{self.step}] {done}/{self.total} {self.unit}{shown} | ETA {self._left(now, done)}")
+
+    def _left(self, now: float, done: int) -> str:
+        """Minutes and seconds at the pace since the first update, which carries the warm-up and is left out."""
+        started, before = self.first or (now, done)
+        if done >= self.total:
+            return "0:00"
+        if done <= before:
+            return "?"
+        seconds = int((now - started) / (done - before) * (self.total - done))
+        return f"{seconds // 60}:{seconds % 60:02d}"
 
 
 def say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ from tuneline.tracking import StepRun, step_run
 class Artifact(Protocol):
     """An artifact as KFP hands it to a component: a path to write to, metadata that its UI shows."""
 
-    path: str
+    @property
+    def path(self) -> str:
+        """Where it lies, or is to be written."""
+        ...
+
     metadata: dict[str, Any]
 
 
@@ -35,7 +40,11 @@ class ClassificationMetrics(Artifact, Protocol):
 
 @contextmanager
 def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
-    """Run a step's work inside its MLflow run; exits with status 2 and one line where its input is bad."""
+    """Run a step's work inside its MLflow run; exits with status 2 and one line where its input is bad.
+
+    SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         with step_run(name, params) as run:
             yield run

@@ -1,18 +1,17 @@
 """MLflow runs: one parent a pipeline run, one child a step.
 
 The parent's id reaches the steps by the environment (TUNELINE_PARENT_RUN_ID), never as an argument, which would defeat
-KFP's cache. Where KFP's own MLflow plugin injects MLFLOW_RUN_ID, that run is joined instead. The explicit client is used
-throughout, because a fluent run left open by a killed process would stay RUNNING.
+KFP's cache. Where KFP's own MLflow plugin injects MLFLOW_RUN_ID, that run is joined instead. The explicit client is
+used throughout, because a fluent run left open by a killed process would stay RUNNING.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -47,10 +46,10 @@ def client() -> MlflowClient:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import logging
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient()
 
 
@@ -71,8 +70,8 @@ def experiment_id(api: MlflowClient, name: str, artifacts: str | None = None) ->
 class StepRun:
     """A run that a step writes to. Metrics are sent in batches; `flush` sends what waits."""
 
-    def __init__(self, api: MlflowClient, run_id: str) -> None:
-        self.api, self.run_id = api, run_id
+    def __init__(self, api: MlflowClient, run_id: str, parent: str | None = None) -> None:
+        self.api, self.run_id, self.parent = api, run_id, parent
         self._waiting: list[Any] = []
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
@@ -109,7 +108,7 @@ class StepRun:
         self.api.log_artifact(self.run_id, str(path), folder)
 
     def dataset(self, manifest: PreparedData) -> None:
-        """Log the splits as MLflow dataset inputs, each with its full-content SHA-256 as digest."""
+        """Log the splits as MLflow dataset inputs, here and on the parent, with their full-content SHA-256."""
         import json
 
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -120,7 +119,8 @@ class StepRun:
             # MLflow's digest column holds 36 characters; the profile carries the whole hash.
             digest = manifest.sha256[split][:36]
             data = Dataset(split, digest, "tuneline", source, profile=profile)
-            self.api.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", split)])])
+            for run_id in filter(None, (self.run_id, self.parent)):
+                self.api.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", split)])])
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
     else:
         experiment = experiment_id(api, os.environ.get(EXPERIMENT, "tuneline"))
         run_id = api.create_run(experiment, run_name=step).info.run_id
-    run = StepRun(api, run_id)
+    run = StepRun(api, run_id, parent)
     owned = bool(parent) or not injected
     try:
         run.params(params)
@@ -157,7 +157,9 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         api.set_terminated(run_id, "FINISHED")
 
 
-def open_pipeline_run(name: str, artifacts: str | None, params: dict[str, Any], recipe: Path) -> tuple[str, bool]:
+def open_pipeline_run(
+    name: str, artifacts: str | None, params: dict[str, Any], recipe: Path, owner: str | None
+) -> tuple[str, bool]:
     """The parent run: the one that the environment names, else a new one.
 
     Args:
@@ -165,6 +167,7 @@ def open_pipeline_run(name: str, artifacts: str | None, params: dict[str, Any], 
         artifacts: where a new experiment keeps its artifacts; None leaves it to the server.
         params: the flat recipe.
         recipe: the resolved recipe as a file, stored as an artifact.
+        owner: names the process that will close the run, for close_abandoned.
 
     Returns:
         Its id, and whether it is ours to end.
@@ -174,7 +177,7 @@ def open_pipeline_run(name: str, artifacts: str | None, params: dict[str, Any], 
     run_id = injected or api.create_run(experiment_id(api, name, artifacts)).info.run_id
     run = StepRun(api, run_id)
     run.params(params)
-    run.tags({"tuneline.pipeline": "finetune", "tuneline.owner": f"{socket.gethostname()}/{os.getpid()}"})
+    run.tags({"tuneline.pipeline": "finetune", "tuneline.owner": owner or ""})
     run.tags(environment())
     run.artifact(recipe, "configuration")
     return run_id, injected is None
@@ -201,6 +204,21 @@ def close_pipeline_run(run_id: str, status: str, owned: bool, metrics: dict[str,
     run.flush()
     if owned:
         api.set_terminated(run_id, status)
+
+
+def close_abandoned(lives: Callable[[str], bool]) -> None:
+    """End the pipeline runs that a process killed outright (SIGKILL, a power cut) left RUNNING.
+
+    Args:
+        lives: tells whether the owner that open_pipeline_run was given still runs.
+    """
+    api = client()
+    experiments = [found.experiment_id for found in api.search_experiments()]
+    query = "tags.`tuneline.pipeline` = 'finetune' and attributes.status = 'RUNNING'"
+    for run in api.search_runs(experiments, query) if experiments else []:
+        owner = run.data.tags.get("tuneline.owner")
+        if owner and not lives(owner):
+            close_pipeline_run(run.info.run_id, "KILLED", owned=True)
 
 
 def recent_runs(limit: int, name: str | None) -> list[dict[str, Any]]:

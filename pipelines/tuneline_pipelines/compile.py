@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,7 +41,8 @@ def check(path: Path) -> None:
     from kfp.pipeline_spec import pipeline_spec_pb2
 
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    spec = pipeline_spec_pb2.PipelineSpec()
+    protos: Any = pipeline_spec_pb2  # generated; its classes are not visible to a type checker
+    spec = protos.PipelineSpec()
     try:
         json_format.ParseDict(documents[0], spec)
     except (json_format.ParseError, IndexError) as error:

@@ -1,5 +1,8 @@
 """The pipeline: prepare -> train -> evaluate -> register. The DAG, and only the DAG."""
 
+# The arguments that a type checker would miss below are output artifacts, which KFP fills in.
+# pyright: reportCallIssue=false
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +29,7 @@ class Outputs(NamedTuple):
     version: dsl.Artifact
 
 
-def _described(pipeline: Callable[..., None]) -> Callable[..., None]:
+def _described(pipeline: Callable[..., Any]) -> Callable[..., Any]:
     """Give the parameters the schema's sentences, which KFP shows in its "create run" form."""
     lines = [
         f"    {section}_{name}: {field.description}"
@@ -67,7 +70,7 @@ def build(pinned: bool) -> Any:
         train_tune: str = TRAIN.tune,
         train_seed: int = TRAIN.seed,
         register_name: str = REGISTER.name,
-        register_rules: dict = Rules().model_dump(),  # noqa: B008
+        register_rules: dict = Rules().model_dump(exclude_none=True),  # noqa: B008
     ) -> Outputs:
         prepared = prepare(
             data_train=data_train,

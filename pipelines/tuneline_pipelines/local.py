@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import signal
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,57 +20,17 @@ from tuneline.artifacts import PreparedData, read_json
 from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
-from tuneline.progress import ERROR_MARK
 from tuneline_pipelines.state import State
+from tuneline_pipelines.watch import Tell, Watcher
 
-STEPS = ("prepare", "train", "evaluate", "register")
-_PROGRESS = re.compile(r"^\[(\w+)\] (\d+)/(\d+) (.*)$")
+GRACE_SECONDS = 10
 
 
-class StepFailed(Exception):
+class StepFailed(Exception):  # noqa: N818 - it is a step's outcome, told with the place of its log
     """A step ended without its output; the message says where its log is."""
 
 
-@dataclass
-class Watcher:
-    """Reads what the steps print: progress to a callback, all of it to a log file.
-
-    Attributes:
-        log: the open log.
-        tell: called with step, done, total and a note; total 0 for a plain line.
-        error: the last bad-input line that a step printed.
-    """
-
-    log: Any
-    tell: Callable[[str, int, int, str], None]
-    error: str = ""
-    _rest: str = ""
-
-    def write(self, text: str) -> int:
-        """Take text as a stream does."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._line(line)
-        return len(text)
-
-    def flush(self) -> None:
-        """Write the log through."""
-        self.log.flush()
-
-    def _line(self, line: str) -> None:
-        self.log.write(line + "\n")
-        line = line.strip()  # kfp indents what a step prints
-        if line.startswith(ERROR_MARK):
-            self.error = line.removeprefix(ERROR_MARK)
-        elif match := _PROGRESS.match(line):
-            step, done, total, note = match.groups()
-            self.tell(step, int(done), int(total), note)
-        elif line.startswith("[") and "] " in line and line[1 : line.index("]")] in STEPS:
-            step, _, note = line[1:].partition("] ")
-            self.tell(step, 0, 0, note)
-
-
-def run(recipe: Recipe, state: State, tell: Callable[[str, int, int, str], None]) -> dict[str, Any]:
+def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
     """Run the pipeline to its end.
 
     Args:
@@ -98,9 +57,9 @@ def run(recipe: Recipe, state: State, tell: Callable[[str, int, int, str], None]
     try:
         with log.open("w", encoding="utf-8") as file, _signals():
             watcher = Watcher(file, tell)
-            outputs, seconds = _run_pipeline(parameters, state, watcher, log)
+            outputs = _run_pipeline(parameters, state, watcher)
         result = _result(recipe, run_id, outputs)
-        result["seconds"] = seconds | {"total": round(time.monotonic() - started, 2)}
+        result["seconds"] = watcher.seconds | {"total": round(time.monotonic() - started, 2)}
         metrics, status = result["metrics"], "FINISHED"
         return result
     except KeyboardInterrupt:
@@ -111,20 +70,23 @@ def run(recipe: Recipe, state: State, tell: Callable[[str, int, int, str], None]
 
 
 def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple[str, bool]:
-    path = state.home / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe.model_dump(by_alias=True, mode="json"), sort_keys=False), encoding="utf-8")
-    return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path)
+    if state.artifacts:  # a store of this machine's own, so that every owner can be looked for here
+        tracking.close_abandoned(lambda owner: owner == _owner(int(owner.partition("@")[0])))
+    text = yaml.safe_dump(recipe.model_dump(by_alias=True, mode="json"), sort_keys=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path, _owner(os.getpid()))
 
 
 @contextlib.contextmanager
-def _signals():
-    """SIGTERM stops a run as Ctrl-C does: the step's process ends, and the runs are closed."""
+def _signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C stop a run alike: the step's processes end first, then the runs are closed."""
 
     def stop(_number: int, _frame: Any) -> None:
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):
-            child.terminate()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        _end_children()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGINT, stop)
@@ -135,9 +97,29 @@ def _signals():
         signal.signal(signal.SIGINT, before[1])
 
 
-def _run_pipeline(
-    parameters: dict[str, Any], state: State, watcher: Watcher, log: Path
-) -> tuple[dict[str, Any], dict[str, float]]:
+def _owner(pid: int) -> str | None:
+    """PID@start of a living process; the start tells it from a later one with the same number."""
+    import psutil
+
+    try:
+        return f"{pid}@{psutil.Process(pid).create_time():.0f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _end_children() -> None:
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for child in psutil.wait_procs(children, timeout=GRACE_SECONDS)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _run_pipeline(parameters: dict[str, Any], state: State, watcher: Watcher) -> dict[str, Any]:
     from kfp import local
 
     from tuneline_pipelines.finetune import build
@@ -146,34 +128,16 @@ def _run_pipeline(
         runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(state.pipeline_root), enable_caching=True,
         cache_root=str(state.home / "cache" / _code_hash()),
     )  # fmt: skip
-    clock = _StepClock(watcher.tell)
-    watcher.tell = clock.tell
     pipeline = build(pinned=bool(parameters["data_pin"]))
     try:
-        with contextlib.redirect_stdout(watcher):  # type: ignore[type-var]
+        stream: Any = watcher  # only a stream's write and flush are used
+        with contextlib.redirect_stdout(stream):
             task = pipeline(**parameters)
     except (RuntimeError, OSError) as error:
         if watcher.error:
             raise InputError(watcher.error) from None
-        raise StepFailed(f"a step failed ({error}); its log: {log}") from None
-    return task.outputs, clock.seconds()
-
-
-class _StepClock:
-    """Seconds of each step, from the first word of one to the first word of the next."""
-
-    def __init__(self, tell: Callable[[str, int, int, str], None]) -> None:
-        self._tell = tell
-        self._marks: list[tuple[str, float]] = [("start", time.monotonic())]
-
-    def tell(self, step: str, done: int, total: int, note: str) -> None:
-        if step != self._marks[-1][0]:
-            self._marks.append((step, time.monotonic()))
-        self._tell(step, done, total, note)
-
-    def seconds(self) -> dict[str, float]:
-        ends = [*[at for _, at in self._marks[1:]], time.monotonic()]
-        return {step: round(end - at, 2) for (step, at), end in zip(self._marks, ends, strict=True)}
+        raise StepFailed(f"{' '.join(str(error).split())}; log: {watcher.log.name}") from None
+    return task.outputs
 
 
 def _code_hash() -> str:

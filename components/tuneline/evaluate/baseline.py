@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+WORD = r"(?u)\S+"  # scikit-learn's own pattern drops one-letter words and punctuation
+
 
 def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], classes: int) -> np.ndarray:
     """Probabilities of the baseline on the test texts, [texts, classes].
@@ -19,7 +21,7 @@ def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], c
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+", strip_accents="unicode"),
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode", token_pattern=WORD),
         LogisticRegression(C=10, max_iter=200),
     )
     model.fit(texts, labels)

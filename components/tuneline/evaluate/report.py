@@ -11,14 +11,17 @@ READABLE_CLASSES = 24
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Evaluation</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100% } .verdict { font-size: 1.3rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+img { max-width: 100% } .verdict { font-size: 1.3rem }
 </style></head><body>
 <h1>Evaluation on {{ rows }} test texts</h1>
 <p class="verdict">{{ verdict }}</p>
 <table><tr><th></th><th class="n">model</th><th class="n">linear baseline</th></tr>
 {% for name, model, baseline in scores %}
-<tr><td>{{ name }}</td><td class="n">{{ "%.4f"|format(model) }}</td><td class="n">{{ "%.4f"|format(baseline) }}</td></tr>
+<tr><td>{{ name }}</td><td class="n">{{ "%.4f"|format(model) }}</td>
+<td class="n">{{ "%.4f"|format(baseline) }}</td></tr>
 {% endfor %}</table>
 <h2>Confusion matrix</h2><img alt="confusion matrix" src="data:image/png;base64,{{ picture }}">
 <h2>Per class</h2>

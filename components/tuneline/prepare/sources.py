@@ -188,7 +188,7 @@ def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iter
     name, _, config = address.partition(":")
     split = query.removeprefix("split=") or split
     try:
-        data = load_dataset(name, config or None, split=split)
+        data: Any = load_dataset(name, config or None, split=split)
     except Exception as error:  # a dozen types, all of them "not to be had"
         raise InputError(
             f"data.{split}: {uri}: not to be had from the hub ({type(error).__name__}); point it at a local file: "

@@ -67,11 +67,11 @@ class Classifier:
     def predict_proba_ids(
         self, rows: Sequence[Sequence[int]], batch_size: int = 32, on_batch: Callable[[int], None] | None = None
     ) -> np.ndarray:
-        """The same from token ids; batches are grouped by length, the answer is in the order given."""
+        """The same from token ids; batches go by length, the longest first, the answer is in the order given."""
         import numpy as np
         import torch
 
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
         probabilities = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
         with torch.inference_mode():
             for at in range(0, len(order), batch_size):

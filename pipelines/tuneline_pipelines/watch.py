@@ -1,0 +1,71 @@
+"""Reads what KFP's local runner and the steps print: progress and seconds a step, and all of it for a log."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from tuneline.progress import ERROR_MARK
+
+STEPS = ("prepare", "train", "evaluate", "register")
+Tell = Callable[[str, int, int, str], None]
+"""Called with a step, how much is done, the total and a note; total 0 marks a plain line."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PROGRESS = re.compile(r"^\[(\w+)\] (\d+)/(\d+) (.*)$")
+_REMARK = re.compile(rf"^\[({'|'.join(STEPS)})\] (.*)$")
+_STARTED = re.compile(r"INFO - Executing task '(\w+)'$")
+_ENDED = re.compile(r"INFO - Task '(\w+)' finished with status")
+_REUSED = re.compile(r"INFO - Task (\w+) cache hit")
+
+
+@dataclass
+class Watcher:
+    """A text stream to put in place of stdout while the pipeline runs.
+
+    Attributes:
+        log: where every line goes.
+        tell: hears of progress.
+        error: the last bad-input line that a step printed.
+        seconds: wall seconds of each finished step, its process's start included.
+    """
+
+    log: TextIO
+    tell: Tell
+    error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    _started: float = 0.0
+    _rest: str = ""
+
+    def write(self, text: str) -> int:
+        """Take text as a stream does."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(_COLOUR.sub("", line))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write the log through."""
+        self.log.flush()
+
+    def _line(self, line: str) -> None:
+        self.log.write(line + "\n")
+        line = line.strip()  # kfp indents what a step prints
+        if line.startswith(ERROR_MARK):
+            self.error = line.removeprefix(ERROR_MARK)
+        elif match := _PROGRESS.match(line):
+            step, done, total, note = match.groups()
+            self.tell(step, int(done), int(total), note)
+        elif match := _REMARK.match(line):
+            self.tell(match[1], 0, 0, match[2])
+        elif match := _STARTED.search(line):
+            self._started = time.monotonic()
+            self.tell(match[1], 0, 0, "started")
+        elif match := _ENDED.search(line):
+            self.seconds[match[1]] = round(time.monotonic() - self._started, 2)
+        elif match := _REUSED.search(line):
+            self.seconds[match[1]] = 0.0
+            self.tell(match[1], 0, 0, "reused: the same data was prepared before")
