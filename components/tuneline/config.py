@@ -45,7 +45,8 @@ class DataConfig(Section):
     """Where the labelled text is and how it is split."""
 
     train: Annotated[str, Field(min_length=1)]
-    """Training data: a CSV, TSV, JSON Lines or Parquet file, hf://owner/name[:config], or sample:support_desk."""
+    """Training data: a CSV, TSV, JSON Lines or Parquet file, hf://owner/name[:config], or
+    sample:support_desk."""
     validation: str = ""
     """Validation data, as data.train; empty splits validation_share off the training data."""
     test: str = ""

@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
 def _described(pipeline: Callable[..., Any]) -> Callable[..., Any]:
     """Give the parameters the schema's sentences, which KFP shows in its "create run" form."""
     lines = [
-        f"    {section}_{name}: {field.description}"
+        f"    {section}_{name}: {' '.join((field.description or '').split())}"
         for section, schema in SECTIONS.items()
         for name, field in schema.model_fields.items()
     ]

@@ -59,7 +59,9 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
             watcher = Watcher(file, tell)
             outputs = _run_pipeline(parameters, state, watcher)
         result = _result(recipe, run_id, outputs)
-        result["seconds"] = watcher.seconds | {"total": round(time.monotonic() - started, 2)}
+        total = time.monotonic() - started
+        not_training = total - result["metrics"]["train_seconds"]
+        result["seconds"] = watcher.seconds | {"total": round(total, 2), "not_training": round(not_training, 2)}
         metrics, status = result["metrics"], "FINISHED"
         return result
     except KeyboardInterrupt:

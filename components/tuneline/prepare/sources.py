@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from tuneline.errors import InputError
 from tuneline.prepare import sample
@@ -31,7 +32,7 @@ def read(uri: str, split: str, text_column: str, label_column: str) -> Source:
     """Read one split.
 
     Args:
-        uri: a file, `hf://owner/name[:config][?split=NAME]` or `sample:NAME`.
+        uri: a file, `hf://owner/name[:config][?split=NAME&text=COLUMN&label=COLUMN]` or `sample:NAME`.
         split: the split that a hub data set or a sample gives unless the URI names one.
         text_column: column of texts.
         label_column: column of labels; whole numbers become their decimal form.
@@ -186,19 +187,22 @@ def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iter
 
     address, _, query = uri.removeprefix("hf://").partition("?")
     name, _, config = address.partition(":")
-    split = query.removeprefix("split=") or split
+    asked = dict(parse_qsl(query, strict_parsing=False))
+    source_split = asked.get("split", split)
+    text, label = asked.get("text", text_column), asked.get("label", label_column)
     try:
-        data: Any = load_dataset(name, config or None, split=split)
+        data: Any = load_dataset(name, config or None, split=source_split)
     except Exception as error:  # a dozen types, all of them "not to be had"
         raise InputError(
             f"data.{split}: {uri}: not to be had from the hub ({type(error).__name__}); point it at a local file: "
             f"data.{split}=PATH ({READABLE})"
+            + ("" if split == "train" else f", or data.{split}= to split it off the training data")
         ) from None
-    names = getattr(data.features.get(label_column), "names", None)
+    _require(uri, data.column_names, (text, label), "it has")
+    names = getattr(data.features[label], "names", None)
     for row in data:
-        if names and isinstance(row.get(label_column), int):
-            row[label_column] = names[row[label_column]]
-        yield row
+        known = names and isinstance(row[label], int) and 0 <= row[label] < len(names)
+        yield {text_column: row[text], label_column: names[row[label]] if known else row[label]}
 
 
 def read_texts(file: str, column: str) -> list[str]:

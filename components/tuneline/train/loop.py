@@ -86,7 +86,8 @@ def train_loop(
         group: the processes that train together; alone by default.
 
     Returns:
-        train_examples_per_second and train_tokens_per_second over all steps, and the last epoch's metrics.
+        train_seconds of all optimizer steps, train_examples_per_second and train_tokens_per_second over them, and the
+        last epoch's metrics.
     """
     group = group or Group()
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
@@ -114,6 +115,7 @@ def train_loop(
     return last | {
         "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
         "train_tokens_per_second": sum(train.lengths) * settings.epochs / seconds,
+        "train_seconds": seconds,
     }
 
 

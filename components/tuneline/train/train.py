@@ -44,7 +44,7 @@ def train(
         recorder: gets each step's and each epoch's metrics.
 
     Returns:
-        train_examples_per_second, train_tokens_per_second, validation_loss, validation_accuracy.
+        train_seconds, train_examples_per_second, train_tokens_per_second, validation_loss, validation_accuracy.
 
     Raises:
         InputError: the checkpoint cannot be loaded as a classifier.

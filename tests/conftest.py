@@ -1,0 +1,87 @@
+"""What all tests share: real data where it is, a tiny real checkpoint made on the spot, a store of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WORDS = "good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors".split()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; a test that needs it skips without it, or fails where TUNELINE_REQUIRE_DATA=1."""
+    folder = Path(os.environ.get("TUNELINE_DATA", ROOT / "../shared/data")).resolve()
+    if not (folder / "imdb").is_dir():
+        message = f"no real data in {folder}; set TUNELINE_DATA"
+        if os.environ.get("TUNELINE_REQUIRE_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has an MLflow store and a state folder of its own, and no hub."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("TUNELINE_HOME", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "TUNELINE_PARENT_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights and a word-level tokenizer, as a Hugging Face folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:
+    """Distinct short reviews that a model of words can tell apart: text, label."""
+    good, bad, other = WORDS[:5], WORDS[5:10], WORDS[10:]
+    rows = []
+    for number in range(start, start + count):
+        side = good if number % 2 else bad
+        filler = [other[(number >> shift) % len(other)] for shift in (1, 3, 5, 7)]
+        rows.append(
+            (f"{' '.join(filler)} {side[number % 5]} {side[number // 5 % 5]} {number}", "pos" if number % 2 else "neg")
+        )
+    return rows
+
+
+@pytest.fixture
+def reviews_csv(tmp_path: Path) -> Path:
+    """A CSV of 240 reviews with columns text and label."""
+    import csv
+
+    path = tmp_path / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["text", "label"])
+        writer.writerows(reviews(240))
+    return path
