@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WORDS = "good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors".split()
+WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
 
 
 @pytest.fixture(scope="session")
