@@ -88,7 +88,8 @@ def compile_(
     from tuneline_pipelines.compile import compile_pipeline
     from tuneline_pipelines.recipes import load
 
-    compile_pipeline(output, load(recipe, overrides or []) if recipe else None)
+    for note in compile_pipeline(output, load(recipe, overrides or []) if recipe else None):
+        told.print(note, markup=False, highlight=False, soft_wrap=True)
     told.print(f"wrote {output}", markup=False)
 
 

@@ -11,8 +11,14 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 
 
-def compile_pipeline(out: Path, recipe: Recipe | None) -> None:
+def compile_pipeline(out: Path, recipe: Recipe | None) -> list[str]:
     """Write the IR; a recipe's values become the parameters' defaults.
+
+    Sources and a checkpoint that this machine can read are pinned by content. The cluster may see what it cannot: such
+    a pipeline is written all the same, without a pin, so that KFP never reuses data that may have changed.
+
+    Returns:
+        What the person should know, a sentence each.
 
     Raises:
         InputError: the file cannot be written.
@@ -22,13 +28,19 @@ def compile_pipeline(out: Path, recipe: Recipe | None) -> None:
     from tuneline.prepare.prepare import pin
     from tuneline_pipelines.finetune import build
 
-    arguments = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)} if recipe else {}
+    arguments, notes = recipe.flat() if recipe else {}, []
+    if recipe:
+        try:
+            arguments["data_pin"] = pin(recipe.data, recipe.model)
+        except InputError as error:
+            notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
     pipeline = build(pinned=bool(arguments.get("data_pin")))
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
     check(out)
+    return notes
 
 
 def check(path: Path) -> None:

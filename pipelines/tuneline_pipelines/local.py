@@ -55,7 +55,7 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
     log.parent.mkdir(parents=True, exist_ok=True)
     status, metrics = "FAILED", {}
     try:
-        with log.open("w", encoding="utf-8") as file, _signals():
+        with log.open("w", encoding="utf-8", buffering=1) as file, _signals():
             watcher = Watcher(file, tell)
             outputs = _run_pipeline(parameters, state, watcher)
         result = _result(recipe, run_id, outputs)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-SHOWN = ("accuracy", "macro_f1", "baseline_accuracy", "train_examples_per_second")
+SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "baseline_accuracy": "baseline",
+         "train_examples_per_second": "texts/s"}  # fmt: skip
+PLAIN_SECONDS = 10.0
 
 
 class LiveSteps:
-    """A bar a step on a terminal; a plain line now and then elsewhere."""
+    """A bar a step on a terminal; elsewhere a plain line at the start, at the end, and every ten seconds between."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -22,7 +26,7 @@ class LiveSteps:
             TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self.tasks: dict[tuple[str, str], TaskID] = {}
-        self.quarters: dict[tuple[str, str], int] = {}
+        self.told: dict[tuple[str, str], float] = {}
 
     def __enter__(self) -> LiveSteps:
         self.bars.start()
@@ -33,18 +37,19 @@ class LiveSteps:
 
     def tell(self, step: str, done: int, total: int, note: str) -> None:
         """Show that `done` of `total` are done; total 0 shows the note as a line."""
+        key = step, note.partition("|")[0].strip()
         if total == 0:
-            self.bars.console.print(f"{step:9} {note}", markup=False, highlight=False)
-            return
-        unit = note.partition("|")[0].strip()
-        if self.console.is_terminal:
-            if (step, unit) not in self.tasks:
-                self.tasks[step, unit] = self.bars.add_task(step, total=total, note=note)
-            task = self.tasks[step, unit]
-            self.bars.update(task, completed=done, note=note)
-        elif self.quarters.get((step, unit)) != 4 * done // total:
-            self.quarters[step, unit] = 4 * done // total
-            self.console.print(f"{step:9} {done}/{total} {note}", markup=False, highlight=False, soft_wrap=True)
+            self._line(f"{step:9} {note}")
+        elif self.console.is_terminal:
+            if key not in self.tasks:
+                self.tasks[key] = self.bars.add_task(step, total=total, note=note)
+            self.bars.update(self.tasks[key], completed=done, note=note)
+        elif done >= total or time.monotonic() - self.told.get(key, float("-inf")) >= PLAIN_SECONDS:
+            self.told[key] = time.monotonic()
+            self._line(f"{step:9} {done}/{total} {note}")
+
+    def _line(self, text: str) -> None:
+        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_result(console: Console, result: dict[str, Any]) -> None:
@@ -69,15 +74,15 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
 
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
     """A row a run."""
-    table = Table(
-        "started", "experiment", "run", "status", *(name.replace("_", " ") for name in SHOWN), "model", "rate"
-    )
+    if not found:
+        console.print("no runs yet; start one with: tuneline run")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("started", "experiment", "run", "status", *SHOWN.values(), "model"):
+        table.add_column(title, no_wrap=title not in ("experiment", "model"), overflow="fold")
     for run in found:
+        started = datetime.fromtimestamp(run["started"] / 1000).strftime("%m-%d %H:%M")
         values = [f"{run['metrics'][name]:.4g}" if name in run["metrics"] else "" for name in SHOWN]
-        started = datetime.fromtimestamp(run["started"] / 1000).strftime("%Y-%m-%d %H:%M")
-        params = run["params"]
-        table.add_row(
-            started, run["experiment"], run["run_id"][:8], run["status"], *values,
-            params.get("model_name", ""), params.get("train_learning_rate", ""),
-        )  # fmt: skip
-    console.print(table if found else "no runs yet; start one with: tuneline run")
+        model = run["params"].get("model_name", "")
+        table.add_row(started, run["experiment"], run["run_id"][:8], run["status"].lower(), *values, model)
+    console.print(table)

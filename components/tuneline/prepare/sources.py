@@ -199,10 +199,12 @@ def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iter
             + ("" if split == "train" else f", or data.{split}= to split it off the training data")
         ) from None
     _require(uri, data.column_names, (text, label), "it has")
-    names = getattr(data.features[label], "names", None)
+    names: list[str] = getattr(data.features[label], "names", None) or []
     for row in data:
-        known = names and isinstance(row[label], int) and 0 <= row[label] < len(names)
-        yield {text_column: row[text], label_column: names[row[label]] if known else row[label]}
+        value = row[label]
+        if isinstance(value, int) and 0 <= value < len(names):
+            value = names[value]
+        yield {text_column: row[text], label_column: value}
 
 
 def read_texts(file: str, column: str) -> list[str]:
