@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,6 +14,20 @@ from typing import Any, Protocol
 from tuneline.errors import InputError
 from tuneline.progress import ERROR_MARK, say
 from tuneline.tracking import StepRun, step_run
+
+OWNER_PID = "TUNELINE_OWNER_PID"
+"""Environment variable: the command on this machine that a step belongs to; without that command it ends."""
+
+
+def _follow(owner: int) -> None:
+    """End this process as SIGTERM does once the owner is gone: a command killed outright cannot stop its steps."""
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(owner, 0)
+        except ProcessLookupError:
+            signal.raise_signal(signal.SIGTERM)
+            return
 
 
 class Artifact(Protocol):
@@ -45,6 +62,8 @@ def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
     SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would.
     """
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    if owner := os.environ.get(OWNER_PID):
+        threading.Thread(target=_follow, args=(int(owner),), daemon=True).start()
     try:
         with step_run(name, params) as run:
             yield run

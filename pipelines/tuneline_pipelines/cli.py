@@ -103,9 +103,9 @@ def runs(
     """Compare pipeline runs in a table."""
     from tuneline.tracking import recent_runs
     from tuneline_pipelines.show import show_runs
-    from tuneline_pipelines.state import open_state
+    from tuneline_pipelines.state import close_abandoned, open_state
 
-    open_state()
+    close_abandoned(open_state())
     found = recent_runs(limit, name)
     if as_json:
         print(json.dumps(found))
@@ -141,9 +141,10 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this project's store, until Ctrl-C."""
     import subprocess
 
-    from tuneline_pipelines.state import open_state
+    from tuneline_pipelines.state import close_abandoned, open_state
 
     state = open_state()
+    close_abandoned(state)
     told.print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", markup=False)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", state.tracking_uri, "--port", str(port)]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

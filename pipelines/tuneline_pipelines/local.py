@@ -20,7 +20,8 @@ from tuneline.artifacts import PreparedData, read_json
 from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
-from tuneline_pipelines.state import State
+from tuneline.step import OWNER_PID
+from tuneline_pipelines.state import State, close_abandoned, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
 GRACE_SECONDS = 10
@@ -51,6 +52,7 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
     run_id, owned = _open_run(recipe, state, parameters)
     os.environ[tracking.PARENT] = run_id
+    os.environ[OWNER_PID] = str(os.getpid())
     log = state.logs / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     status, metrics = "FAILED", {}
@@ -72,13 +74,12 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
 
 
 def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple[str, bool]:
-    if state.artifacts:  # a store of this machine's own, so that every owner can be looked for here
-        tracking.close_abandoned(lambda owner: owner == _owner(int(owner.partition("@")[0])))
+    close_abandoned(state)
     text = yaml.safe_dump(recipe.model_dump(by_alias=True, mode="json"), sort_keys=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(text, encoding="utf-8")
-        return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path, _owner(os.getpid()))
+        return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path, owner(os.getpid()))
 
 
 @contextlib.contextmanager
@@ -97,16 +98,6 @@ def _signals() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
-
-
-def _owner(pid: int) -> str | None:
-    """PID@start of a living process; the start tells it from a later one with the same number."""
-    import psutil
-
-    try:
-        return f"{pid}@{psutil.Process(pid).create_time():.0f}"
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _end_children() -> None:
@@ -138,7 +129,8 @@ def _run_pipeline(parameters: dict[str, Any], state: State, watcher: Watcher) ->
     except (RuntimeError, OSError) as error:
         if watcher.error:
             raise InputError(watcher.error) from None
-        raise StepFailed(f"{' '.join(str(error).split())}; log: {watcher.log.name}") from None
+        why = watcher.exception or "its process ended early (killed, or out of memory)"
+        raise StepFailed(f"{watcher.step or 'the pipeline'} failed: {why}; log: {watcher.log.name}") from error
     return task.outputs
 
 
@@ -162,5 +154,6 @@ def _result(recipe: Recipe, run_id: str, outputs: dict[str, Any]) -> dict[str, A
         "model": {"name": version["name"], "version": version["version"], "aliases": version["aliases"]},
         "gate": version["verdicts"],
         "data": {"sha256": manifest.sha256["all"], "rows": manifest.rows},
+        "evaluation": outputs["evaluation"].path,
         "report": outputs["report"].path,
     }

@@ -6,7 +6,6 @@ import time
 from datetime import datetime
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -77,9 +76,10 @@ def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
     if not found:
         console.print("no runs yet; start one with: tuneline run")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("started", "experiment", "run", "status", *SHOWN.values(), "model"):
-        table.add_column(title, no_wrap=title not in ("experiment", "model"), overflow="fold")
+        whole = title in ("started", "run", "status")
+        table.add_column(title, no_wrap=whole, overflow="fold", min_width=None if whole else 6)
     for run in found:
         started = datetime.fromtimestamp(run["started"] / 1000).strftime("%m-%d %H:%M")
         values = [f"{run['metrics'][name]:.4g}" if name in run["metrics"] else "" for name in SHOWN]

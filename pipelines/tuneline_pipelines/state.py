@@ -44,3 +44,21 @@ def open_state() -> State:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     return State(home, uri, artifacts)
+
+
+def owner(pid: int) -> str | None:
+    """PID@start of a living process; the start tells it from a later one with the same number. None for a dead one."""
+    import psutil
+
+    try:
+        return f"{pid}@{psutil.Process(pid).create_time():.0f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def close_abandoned(state: State) -> None:
+    """End the runs of commands that were killed outright, in a store that only this machine uses."""
+    from tuneline.tracking import close_abandoned
+
+    if state.artifacts:
+        close_abandoned(lambda known: known == owner(int(known.partition("@")[0])))

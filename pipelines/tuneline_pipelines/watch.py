@@ -19,6 +19,7 @@ _PROGRESS = re.compile(r"^\[(\w+)\] (\d+)/(\d+) (.*)$")
 _REMARK = re.compile(rf"^\[({'|'.join(STEPS)})\] (.*)$")
 _STARTED = re.compile(r"INFO - Executing task '(\w+)'$")
 _ENDED = re.compile(r"INFO - Task '(\w+)' finished with status")
+_EXCEPTION = re.compile(r"^[\w.]*(Error|Exception): ")
 _REUSED = re.compile(r"INFO - Task (\w+) cache hit")
 
 
@@ -30,12 +31,16 @@ class Watcher:
         log: where every line goes.
         tell: hears of progress.
         error: the last bad-input line that a step printed.
+        step: the step that runs, or ran last.
+        exception: the last line of the last traceback that it printed.
         seconds: wall seconds of each finished step, its process's start included.
     """
 
     log: TextIO
     tell: Tell
     error: str = ""
+    step: str = ""
+    exception: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     _started: float = 0.0
     _rest: str = ""
@@ -56,6 +61,8 @@ class Watcher:
         line = line.strip()  # kfp indents what a step prints
         if line.startswith(ERROR_MARK):
             self.error = line.removeprefix(ERROR_MARK)
+        elif _EXCEPTION.match(line):
+            self.exception = line
         elif match := _PROGRESS.match(line):
             step, done, total, note = match.groups()
             self.tell(step, int(done), int(total), note)
@@ -63,6 +70,7 @@ class Watcher:
             self.tell(match[1], 0, 0, match[2])
         elif match := _STARTED.search(line):
             self._started = time.monotonic()
+            self.step, self.exception = match[1], ""
             self.tell(match[1], 0, 0, "started")
         elif match := _ENDED.search(line):
             self.seconds[match[1]] = round(time.monotonic() - self._started, 2)

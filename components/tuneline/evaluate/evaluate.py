@@ -115,5 +115,5 @@ def evaluate_step(
             shown.log_metric(name, value)
         matrix.log_confusion_matrix(result.labels, result.confusion)
         shutil.copyfile(folder / "report.html", page.path)
-        for name in ("report.html", "confusion_matrix.png", "metrics.json"):
+        for name in ("report.html", "confusion_matrix.png", "metrics.json", "predictions.parquet"):
             run.artifact(folder / name)

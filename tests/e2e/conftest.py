@@ -1,0 +1,81 @@
+"""The command as a stranger runs it: a process of its own, a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TUNELINE = str(Path(sys.executable).parent / "tuneline")
+
+
+@dataclass
+class Project:
+    """A folder in which tuneline is run, with the store that it keeps there."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its commands: a stranger's, without this test run's own settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TUNELINE", "COV"))}
+        return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "COLUMNS": "120"}
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [TUNELINE, *arguments], cwd=self.folder, env=self.environment | more, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def tuneline(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        process = self.start(*arguments, **more)
+        out, told = process.communicate(timeout=1500)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, told)
+
+    def succeed(self, *arguments: str) -> dict[str, Any]:
+        """Run a command with --json that must succeed, and give its one object."""
+        done = self.tuneline(*arguments, "--json")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(done.stdout.splitlines()) == 1
+        return json.loads(done.stdout)
+
+    @property
+    def store(self) -> Any:
+        """An MLflow client on the project's store."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.folder / '.tuneline' / 'mlflow.db'}")
+
+    def statuses(self) -> dict[str, str]:
+        """Status of every run, by name; the pipeline's own run is `pipeline`."""
+        experiments = [found.experiment_id for found in self.store.search_experiments()]
+        runs = self.store.search_runs(experiments)
+        return {
+            run.info.run_name if "mlflow.parentRunId" in run.data.tags else "pipeline": run.info.status for run in runs
+        }
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh MLflow database, to copy: its migrations take seconds."""
+    project = Project(tmp_path_factory.mktemp("store"))
+    assert project.tuneline("runs").returncode == 0
+    return project.folder / ".tuneline" / "mlflow.db"
+
+
+@pytest.fixture
+def project(tmp_path: Path, empty_store: Path) -> Project:
+    """A project without runs."""
+    folder = tmp_path / "project"
+    (folder / ".tuneline").mkdir(parents=True)
+    shutil.copy(empty_store, folder / ".tuneline")
+    return Project(folder)

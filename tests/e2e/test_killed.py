@@ -1,0 +1,73 @@
+"""However a run ends, none of its MLflow runs stays RUNNING and no model is half-registered."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import reviews
+from tests.e2e.conftest import Project
+
+
+def training(project: Project, checkpoint: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A run in the middle of a training that would take hours: the command, and its step."""
+    rows = "\n".join(f"{text},{label}" for text, label in reviews(400))
+    (project.folder / "reviews.csv").write_text(f"text,label\n{rows}\n")
+    command = project.start(
+        "run", "text", "data.train=reviews.csv", f"model.name={checkpoint}", "model.max_length=32", "train.epochs=1000"
+    )
+    while True:
+        assert command.poll() is None, command.communicate()[1]
+        logs = list((project.folder / ".tuneline" / "logs").glob("*.log"))
+        if logs and "[train] " in logs[0].read_text():
+            break
+        time.sleep(0.2)
+    children = psutil.Process(command.pid).children(recursive=True)
+    return command, next(child for child in children if "executor_main" in " ".join(child.cmdline()))
+
+
+def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
+    told = command.communicate(timeout=60)[1]
+    return command.returncode, told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_command_stops_its_step_and_closes_its_runs(
+    project: Project, tiny_checkpoint: Path, number: signal.Signals
+) -> None:
+    command, step = training(project, tiny_checkpoint)
+    command.send_signal(number)
+    status, told = ended(command)
+    assert status == 130
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert not step.is_running()
+    assert project.statuses() == {"pipeline": "KILLED", "prepare": "FINISHED", "train": "KILLED"}
+    assert list(project.store.search_registered_models()) == []
+
+
+def test_a_killed_step_fails_the_run(project: Project, tiny_checkpoint: Path) -> None:
+    command, step = training(project, tiny_checkpoint)
+    step.kill()
+    status, told = ended(command)
+    assert status == 1
+    assert "train failed: its process ended early" in told
+    assert "log: " in told
+    assert "Traceback" not in told
+    assert project.statuses() == {"pipeline": "FAILED", "prepare": "FINISHED", "train": "FAILED"}
+
+
+def test_a_command_killed_outright_is_cleared_up_by_the_next(project: Project, tiny_checkpoint: Path) -> None:
+    command, step = training(project, tiny_checkpoint)
+    command.kill()
+    ended(command)
+    psutil.wait_procs([step], timeout=30)
+    assert not step.is_running()
+    assert project.statuses() == {"pipeline": "RUNNING", "prepare": "FINISHED", "train": "KILLED"}
+    project.tuneline("runs")
+    assert project.statuses() == {"pipeline": "KILLED", "prepare": "FINISHED", "train": "KILLED"}

@@ -1,0 +1,70 @@
+"""tuneline compile: valid, complete and repeatable IR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuneline.config import load_recipe
+from tuneline.errors import InputError
+from tuneline_pipelines.compile import check, compile_pipeline
+from tuneline_pipelines.recipes import shipped
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    compile_pipeline(tmp_path / "pipeline.yaml", None)
+    return tmp_path / "pipeline.yaml"
+
+
+def test_two_compilations_give_the_same_bytes(compiled: Path, tmp_path: Path) -> None:
+    compile_pipeline(tmp_path / "again.yaml", None)
+    assert compiled.read_bytes() == (tmp_path / "again.yaml").read_bytes()
+
+
+def test_nothing_is_installed_when_a_step_starts(compiled: Path) -> None:
+    assert "pip install" not in compiled.read_text()
+
+
+def test_a_recipe_s_values_become_defaults_and_a_readable_source_is_pinned(reviews_csv: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(shipped()["text"], [f"data.train={reviews_csv}", "train.epochs=7"])
+    assert compile_pipeline(tmp_path / "pipeline.yaml", recipe) == []
+    document = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    assert parameters["train_epochs"]["defaultValue"] == 7
+    assert parameters["data_train"]["defaultValue"] == str(reviews_csv)
+    assert len(parameters["data_pin"]["defaultValue"]) == 64
+    assert document["root"]["dag"]["tasks"]["prepare"]["cachingOptions"] == {"enableCache": True}
+
+
+def test_data_that_only_the_cluster_sees_is_not_pinned_and_not_cached(tmp_path: Path) -> None:
+    recipe = load_recipe(shipped()["text"], ["data.train=/mnt/of-the-cluster/train.csv"])
+    (note,) = compile_pipeline(tmp_path / "pipeline.yaml", recipe)
+    assert "/mnt/of-the-cluster/train.csv" in note
+    document = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+    assert document["root"]["dag"]["tasks"]["prepare"]["cachingOptions"] == {}
+
+
+def test_a_component_that_is_not_there_is_found(compiled: Path) -> None:
+    compiled.write_text(compiled.read_text().replace("name: comp-train\n", "name: comp-lost\n"))
+    with pytest.raises(InputError, match="task train refers to component 'comp-lost'"):
+        check(compiled)
+
+
+def test_an_executor_that_is_not_there_is_found(compiled: Path) -> None:
+    compiled.write_text(compiled.read_text().replace("executorLabel: exec-train", "executorLabel: exec-lost"))
+    with pytest.raises(InputError, match="refers to executor 'exec-lost'"):
+        check(compiled)
+
+
+def test_a_field_that_the_protos_do_not_know_is_found(compiled: Path) -> None:
+    compiled.write_text(compiled.read_text().replace("  dag:", "  dagger:", 1))
+    with pytest.raises(InputError, match="not a KFP pipeline"):
+        check(compiled)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        compile_pipeline(tmp_path / "missing" / "pipeline.yaml", None)
