@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tuneline.artifacts import sha256_file
 from tuneline.errors import InputError
 from tuneline.tracking import StepRun, client
 
@@ -13,18 +14,20 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> str:
-    """Store a model folder as an MLflow PyFunc under the run, and register it. Data only, no code.
+    """Store a model folder as an MLflow PyFunc under the step's run, and register it. Data only, no code.
 
-    Registering again from the same step run finds the version made before.
+    The version belongs to the pipeline's run, where people look for it. A retried step finds the version that it made
+    before: the same weights are registered once a run.
 
     Returns:
         The version's number, as text.
     """
     from mlflow.exceptions import MlflowException
 
-    api = run.api
-    for known in api.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run.run_id:
+    api, owner = run.api, run.parent or run.run_id
+    tags = tags | {"tuneline.weights_sha256": sha256_file(model / "model.safetensors")}
+    for known in api.search_model_versions(f"name = '{name}' and run_id = '{owner}'"):
+        if known.tags.get("tuneline.weights_sha256") == tags["tuneline.weights_sha256"]:
             return str(known.version)
     with tempfile.TemporaryDirectory() as folder:
         _save_pyfunc(Path(folder) / "model", model)
@@ -35,7 +38,7 @@ def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> s
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = f"{api.get_run(run.run_id).info.artifact_uri}/model"
-    return str(api.create_model_version(name, source, run.run_id, tags=tags).version)
+    return str(api.create_model_version(name, source, owner, tags=tags).version)
 
 
 def _save_pyfunc(path: Path, model: Path) -> None:

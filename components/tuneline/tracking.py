@@ -38,6 +38,8 @@ _PACKAGES = (
     "numpy",
 )
 _BATCH = 200
+# MLflow's UI opens an experiment as one of GenAI unless it is told that models are trained in it.
+_EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def client() -> MlflowClient:
@@ -62,7 +64,7 @@ def experiment_id(api: MlflowClient, name: str, artifacts: str | None = None) ->
     """
     found = api.get_experiment_by_name(name)
     if found is None:
-        return api.create_experiment(name, artifact_location=artifacts)
+        return api.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_KIND)
     if found.lifecycle_stage != "active":
         raise InputError(f"register.name: the MLflow experiment {name!r} is deleted; restore it or use another name")
     return found.experiment_id
@@ -179,8 +181,9 @@ def open_pipeline_run(
     run = StepRun(api, run_id)
     run.params(params)
     run.tags({"tuneline.pipeline": "finetune", "tuneline.owner": owner or ""})
-    run.tags(environment())
+    run.tags(environment() | {f"tuneline.{name}": value for name, value in params.items() if name.endswith("_seed")})
     run.artifact(recipe, "configuration")
+    api.log_text(run_id, "\n".join(installed()) + "\n", "configuration/requirements.txt")
     return run_id, injected is None
 
 
@@ -249,6 +252,11 @@ def environment() -> dict[str, str]:
         tags["mlflow.source.git.commit"] = commit
     tags["mlflow.source.name"] = Path(sys.argv[0]).name
     return tags
+
+
+def installed() -> list[str]:
+    """Every installed distribution as NAME==VERSION, sorted."""
+    return sorted({f"{found.name}=={found.version}" for found in metadata.distributions()}, key=str.lower)
 
 
 def _version(name: str) -> str | None:

@@ -20,7 +20,6 @@ _REMARK = re.compile(rf"^\[({'|'.join(STEPS)})\] (.*)$")
 _STARTED = re.compile(r"INFO - Executing task '(\w+)'$")
 _ENDED = re.compile(r"INFO - Task '(\w+)' finished with status")
 _EXCEPTION = re.compile(r"^[\w.]*(Error|Exception): ")
-_REUSED = re.compile(r"INFO - Task (\w+) cache hit")
 
 
 @dataclass
@@ -69,11 +68,15 @@ class Watcher:
         elif match := _REMARK.match(line):
             self.tell(match[1], 0, 0, match[2])
         elif match := _STARTED.search(line):
-            self._started = time.monotonic()
-            self.step, self.exception = match[1], ""
-            self.tell(match[1], 0, 0, "started")
+            self._begin(match[1])
         elif match := _ENDED.search(line):
             self.seconds[match[1]] = round(time.monotonic() - self._started, 2)
-        elif match := _REUSED.search(line):
-            self.seconds[match[1]] = 0.0
-            self.tell(match[1], 0, 0, "reused: the same data was prepared before")
+
+    def _begin(self, step: str) -> None:
+        for before in STEPS[: STEPS.index(step)]:
+            if before not in self.seconds:  # KFP's runner is silent about a step whose outputs it takes from its cache
+                self.seconds[before] = 0.0
+                self.tell(before, 0, 0, "reused from an earlier run with the same input")
+        self._started = time.monotonic()
+        self.step, self.exception = step, ""
+        self.tell(step, 0, 0, "started")

@@ -28,7 +28,7 @@ def training(project: Project, checkpoint: Path) -> tuple[subprocess.Popen[str],
             break
         time.sleep(0.2)
     children = psutil.Process(command.pid).children(recursive=True)
-    return command, next(child for child in children if "executor_main" in " ".join(child.cmdline()))
+    return command, next(child for child in children if child.name().startswith("python"))
 
 
 def ended(command: subprocess.Popen[str]) -> tuple[int, str]:

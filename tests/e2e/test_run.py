@@ -51,9 +51,10 @@ def test_mlflow_holds_a_finished_parent_and_a_child_a_step(shared: Project, resu
     assert parent.data.params["train_learning_rate"] == "0.01"
     assert parent.data.metrics["accuracy"] == pytest.approx(result["metrics"]["accuracy"])
     assert {given.dataset.name for given in parent.inputs.dataset_inputs} == {"train", "validation", "test"}
-    assert [file.path for file in store.list_artifacts(result["run_id"], "configuration")] == [
-        "configuration/recipe.yaml"
-    ]
+    assert {file.path for file in store.list_artifacts(result["run_id"], "configuration")} == {
+        "configuration/recipe.yaml", "configuration/requirements.txt",
+    }  # fmt: skip
+    assert parent.data.tags["tuneline.train_seed"] == "0"
     query = f"tags.`mlflow.parentRunId` = '{result['run_id']}'"
     children = {run.info.run_name: run for run in store.search_runs([parent.info.experiment_id], query)}
     assert {name: run.info.status for name, run in children.items()} == dict.fromkeys(

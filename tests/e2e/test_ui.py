@@ -1,0 +1,106 @@
+"""The MLflow UI in a real browser shows what a run recorded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import reviews
+from tests.e2e.conftest import Project
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("chromedriver") is None, reason="no chromedriver; apt install chromium-driver"),
+]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1500,1000",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> tuple[Project, dict[str, Any]]:
+    project = Project(tmp_path_factory.mktemp("project"))
+    rows = "\n".join(f"{text},{label}" for text, label in reviews(400))
+    (project.folder / "reviews.csv").write_text(f"text,label\n{rows}\n")
+    result = project.succeed(
+        "run", "text", "data.train=reviews.csv", f"model.name={tiny_checkpoint}", "model.max_length=32",
+        "train.epochs=8", "train.learning_rate=0.01", "register.name=reviews", "register.rules.beats_baseline=false",
+    )  # fmt: skip
+    return project, result
+
+
+@pytest.fixture(scope="module")
+def address(finished: tuple[Project, dict[str, Any]]) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = finished[0].start("ui", "--port", str(port))
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2)
+                break
+            except OSError:
+                assert command.poll() is None, command.communicate()[1]
+                time.sleep(0.2)
+        yield url
+    finally:
+        command.terminate()
+        assert command.wait(timeout=30) is not None
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options, service)
+    yield driver
+    driver.quit()
+
+
+def page(browser: Any, address: str, wanted: list[str], picture: str) -> None:
+    """Open a page, wait until it shows every wanted text, and keep a screenshot in $TUNELINE_SCREENSHOTS."""
+    browser.get(address)
+    until = time.monotonic() + 60
+    while missing := [text for text in wanted if text not in browser.find_element("tag name", "body").text]:
+        assert time.monotonic() < until, f"not on the page: {missing}"
+        time.sleep(0.5)
+    if folder := os.environ.get("TUNELINE_SCREENSHOTS"):
+        time.sleep(2)
+        browser.save_screenshot(str(Path(folder) / picture))
+
+
+def test_the_experiment_and_its_runs_are_listed(
+    finished: tuple[Project, dict[str, Any]], address: str, browser: Any
+) -> None:
+    experiment = finished[0].store.get_experiment_by_name("reviews").experiment_id
+    page(browser, f"{address}/#/experiments", ["reviews"], "experiments.png")
+    name = finished[0].store.get_run(finished[1]["run_id"]).info.run_name
+    page(browser, f"{address}/#/experiments/{experiment}/runs", [name], "runs.png")
+
+
+def test_a_run_shows_its_metrics(finished: tuple[Project, dict[str, Any]], address: str, browser: Any) -> None:
+    project, result = finished
+    experiment = project.store.get_experiment_by_name("reviews").experiment_id
+    accuracy = f"{result['metrics']['accuracy']:.4g}"
+    wanted = ["accuracy", "baseline_accuracy", accuracy, "data_train", "reviews.csv", "reviews v1"]
+    page(browser, f"{address}/#/experiments/{experiment}/runs/{result['run_id']}", wanted, "run.png")
+
+
+def test_the_registered_model_shows_its_aliases(
+    finished: tuple[Project, dict[str, Any]], address: str, browser: Any
+) -> None:
+    del finished
+    page(browser, f"{address}/#/models/reviews", ["Version 1", "champion", "challenger"], "model.png")
