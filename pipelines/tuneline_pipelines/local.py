@@ -50,6 +50,7 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     started = time.monotonic()
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
+    _refuse_rewritten(parameters, state)
     run_id, owned = _open_run(recipe, state, parameters)
     os.environ[tracking.PARENT] = run_id
     os.environ[OWNER_PID] = str(os.getpid())
@@ -71,6 +72,14 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
         raise
     finally:
         tracking.close_pipeline_run(run_id, status, owned, metrics)
+
+
+def _refuse_rewritten(parameters: dict[str, Any], state: State) -> None:
+    """KFP's subprocess runner puts its interpreter's path in place of the word python3 in every argument of a step."""
+    for name, value in [("TUNELINE_HOME", str(state.home)), *parameters.items()]:
+        if "python3" in str(value):
+            key = name.replace("_", ".", 1) if name in parameters else name
+            raise InputError(f"{key}: {value!r} holds 'python3', which KFP's local runner rewrites; use another name")
 
 
 def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple[str, bool]:

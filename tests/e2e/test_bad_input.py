@@ -34,6 +34,7 @@ BEFORE = [
     ("positions", ["data.train=good.csv", "model.max_length=9999"], "model.max_length: 9999 given"),
     ("learning rate", ["data.train=good.csv", "train.learning_rate=-1"], "train.learning_rate: -1 given"),
     ("unknown override", ["data.train=good.csv", "train.lerning_rate=1"], "did you mean learning_rate?"),
+    ("rewritten", ["data.train=good.csv", "data.text_column=python3"], "data.text_column: 'python3' holds 'python3'"),
     ("no value", ["data.train=good.csv", "train.epochs"], "not an override; write key.path=value"),
 ]
 DURING = [
