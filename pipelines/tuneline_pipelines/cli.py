@@ -139,15 +139,27 @@ def predict(
 @verb
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this project's store, until Ctrl-C."""
-    import subprocess
+    import os
 
     from tuneline_pipelines.state import close_abandoned, open_state
 
     state = open_state()
     close_abandoned(state)
     told.print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", markup=False)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", state.tracking_uri, "--port", str(port)]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job workers would take 1.5 GB
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        state.tracking_uri,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    os.execv(sys.executable, command)  # noqa: S606 - the server takes this process's place, and its signals
 
 
 @app.command()
