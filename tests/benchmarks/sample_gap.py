@@ -30,7 +30,7 @@ def main() -> None:
             gaps.append(100 * (metrics["accuracy"] - metrics["baseline_accuracy"]))
             print(
                 f"seed {seed}: fine-tuned {metrics['accuracy']:.4f}, baseline {metrics['baseline_accuracy']:.4f}, "
-                f"gap {gaps[-1]:.1f} points; {seconds['total']:.0f} s, {seconds['not_training']:.0f} s of them not training"
+                f"gap {gaps[-1]:.1f} points; {seconds['total']:.0f} s, {seconds['not_training']:.0f} s not training"
             )
     print(f"mean gap {statistics.mean(gaps):.1f} points (from {min(gaps):.1f} to {max(gaps):.1f})")
 
