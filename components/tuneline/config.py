@@ -75,7 +75,9 @@ class ModelConfig(Section):
     name: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
     """A Hugging Face model id, a local folder, or pkg:NAME for a checkpoint that an installed package carries."""
     max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=131072)] = 128
-    """Longest text in tokens, special tokens included; longer ones are cut at their end."""
+    """Longest text in tokens, special tokens included; longer ones are cut."""
+    truncation_side: Literal["right", "left"] = "right"
+    """Where a long text is cut: right keeps its beginning, left keeps its end, where a review often has its verdict."""
 
 
 class TrainConfig(Section):

@@ -1,5 +1,9 @@
 """The one way a step or a command says that its input is bad: a single line that tells what to do."""
 
+import re
+
+_USER_PART = re.compile(r"(?<=://)[^/@\s]+@")
+
 
 class InputError(Exception):
     """Bad input from a person: shown as one line, exit status 2, never as a traceback.
@@ -10,3 +14,8 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def without_credentials(text: str) -> str:
+    """The text with the user's part, which may hold a password, taken out of every URI."""
+    return _USER_PART.sub("", text)

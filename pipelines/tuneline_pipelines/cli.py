@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, without_credentials
 
 app = typer.Typer(
     help="Labelled text in, a text classifier out that a team dares to promote.", no_args_is_help=True,
@@ -34,6 +35,15 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             _fail(str(error), 2)
         except KeyboardInterrupt:
             _fail("interrupted; nothing was registered after this point, run the same command again", 130)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "mlflow":
+                raise
+            message = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {' '.join(str(error).split())}"
+            _fail(without_credentials(message)[:500], 1)
 
     return guarded
 
@@ -139,8 +149,6 @@ def predict(
 @verb
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this project's store, until Ctrl-C."""
-    import os
-
     from tuneline_pipelines.state import close_abandoned, open_state
 
     state = open_state()

@@ -62,6 +62,7 @@ def build(pinned: bool) -> Any:
         data_pin: str = "",
         model_name: str = MODEL.name,
         model_max_length: int = MODEL.max_length,
+        model_truncation_side: str = MODEL.truncation_side,
         train_epochs: int = TRAIN.epochs,
         train_learning_rate: float = TRAIN.learning_rate,
         train_batch_size: int = TRAIN.batch_size,
@@ -87,6 +88,7 @@ def build(pinned: bool) -> Any:
             data_pin=data_pin,
             model_name=model_name,
             model_max_length=model_max_length,
+            model_truncation_side=model_truncation_side,
         ).set_caching_options(enable_caching=pinned)
         trained = train(
             data=prepared.outputs["data"],

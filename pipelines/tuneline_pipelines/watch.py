@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from tuneline.errors import without_credentials
 from tuneline.progress import ERROR_MARK
 
 STEPS = ("prepare", "train", "evaluate", "register")
@@ -48,7 +49,7 @@ class Watcher:
         """Take text as a stream does."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._line(_COLOUR.sub("", line))
+            self._line(without_credentials(_COLOUR.sub("", line)))
         return len(text)
 
     def flush(self) -> None:

@@ -22,6 +22,7 @@ def prepare(
     data_pin: str,
     model_name: str,
     model_max_length: int,
+    model_truncation_side: str,
 ):
     """Read, check, split and tokenize labelled text."""
     from tuneline.prepare.prepare import prepare_step
@@ -42,4 +43,5 @@ def prepare(
         data_seed=data_seed,
         model_name=model_name,
         model_max_length=model_max_length,
+        model_truncation_side=model_truncation_side,
     )

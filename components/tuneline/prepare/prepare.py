@@ -59,12 +59,13 @@ def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str =
     labels = _labels(rows)
     out.mkdir(parents=True, exist_ok=True)
     tokenize.copy_tokenizer(folder, out / "tokenizer")
-    truncated = {name: _write(out, folder, name, rows, labels, model.max_length) for name in SPLITS}
+    truncated = {name: _write(out, folder, name, rows, labels, model) for name in SPLITS}
     hashes = {name: _sha256(*rows[name][1:]) for name in SPLITS}
     hashes["all"] = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
     manifest = PreparedData(
         labels=labels, rows={name: len(rows[name][0]) for name in SPLITS}, sha256=hashes, max_length=model.max_length,
-        truncated=truncated, model=model.name, sources=_uris(data), seed=data.seed, notes=notes,
+        truncation_side=model.truncation_side, truncated=truncated, model=model.name, sources=_uris(data),
+        seed=data.seed, notes=notes,
     )  # fmt: skip
     manifest.save(out)
     for note in notes:
@@ -145,12 +146,12 @@ def _labels(rows: Rows) -> list[str]:
     return sorted(counts, key=(lambda label: (int(label), label)) if numeric else None)
 
 
-def _write(out: Path, checkpoint_folder: Path, name: str, rows: Rows, labels: list[str], max_length: int) -> int:
+def _write(out: Path, checkpoint_folder: Path, name: str, rows: Rows, labels: list[str], model: ModelConfig) -> int:
     import pyarrow as pa
 
     numbers, texts, names = rows[name]
     progress = Progress("prepare", len(texts), f"{name} texts")
-    ids, cut = tokenize.encode(checkpoint_folder, texts, max_length, progress)
+    ids, cut = tokenize.encode(checkpoint_folder, texts, model, progress)
     index = {label: number for number, label in enumerate(labels)}
     columns = {
         "row": pa.array(numbers, pa.int64()),

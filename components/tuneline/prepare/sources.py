@@ -103,6 +103,13 @@ def _text(uri: str, number: int, column: str, value: Any) -> str:
         raise InputError(f"{uri}: row {number}, column {column!r}: {type(value).__name__} found; a text is needed")
     if not value.strip():
         raise InputError(f"{uri}: row {number}, column {column!r}: empty text; remove the row or fill it in")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{uri}: row {number}, column {column!r}: half a surrogate pair at character {error.start + 1}, "
+            f"which is no text; remove it"
+        ) from None
     return value
 
 
@@ -138,6 +145,8 @@ def _delimited(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]
     try:
         header = next(reader, [])
         _require(str(path), header, columns, "its header has")
+        if twice := [column for column in columns if header.count(column) > 1]:
+            raise InputError(f"{path}: its header has the column {twice[0]!r} twice; rename one")
         for cells in reader:
             if not cells:
                 continue

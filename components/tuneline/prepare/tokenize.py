@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tuneline.config import ModelConfig
 from tuneline.errors import InputError
 from tuneline.progress import Progress
 
@@ -19,13 +20,13 @@ TOKENIZER_FILES = (
 BATCH = 1000
 
 
-def encode(checkpoint: Path, texts: list[str], max_length: int, progress: Progress) -> tuple[list[list[int]], int]:
+def encode(checkpoint: Path, texts: list[str], model: ModelConfig, progress: Progress) -> tuple[list[list[int]], int]:
     """Token ids of each text, special tokens included, and how many texts were cut.
 
     Args:
         checkpoint: folder with tokenizer.json.
         texts: the texts.
-        max_length: longest row in tokens; longer ones are cut at their end.
+        model: longest row in tokens, and the side on which longer ones are cut.
         progress: told after each thousand texts.
 
     Raises:
@@ -41,7 +42,7 @@ def encode(checkpoint: Path, texts: list[str], max_length: int, progress: Progre
         )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
+    tokenizer.enable_truncation(model.max_length, direction=model.truncation_side)
     rows: list[list[int]] = []
     cut = 0
     for start in range(0, len(texts), BATCH):

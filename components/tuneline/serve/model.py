@@ -50,7 +50,7 @@ class Classifier:
         self.network.to(self.device).eval()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.decision.max_length)
+        self.tokenizer.enable_truncation(self.decision.max_length, direction=self.decision.truncation_side)
 
     @property
     def labels(self) -> list[str]:

@@ -24,6 +24,12 @@ from tuneline.progress import Progress
 from tuneline.step import Artifact, Metrics, step
 from tuneline.train.loop import Examples, Group, Numbers, train_loop
 
+# What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
+_ENCODER_DROPOUT = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "resid_pdrop", "embd_pdrop",
+    "attn_pdrop",
+)  # fmt: skip
+
 
 class Recorder(Protocol):
     """What training tells its numbers to (tracking.StepRun, or nothing)."""
@@ -100,7 +106,7 @@ def load_network(name: str, labels: list[str]) -> Any:
             folder, num_labels=len(labels), id2label=names, label2id={label: index for index, label in names.items()},
             trust_remote_code=False,
         )  # fmt: skip
-        _drop_attention_dropout(config)
+        _drop_encoder_dropout(config)
         if config.pad_token_id is None:
             config.pad_token_id = config.eos_token_id
         return AutoModelForSequenceClassification.from_pretrained(
@@ -110,12 +116,19 @@ def load_network(name: str, labels: list[str]) -> Any:
         raise InputError(f"model.name: {name}: cannot be loaded as a text classifier: {error}") from None
 
 
-def _drop_attention_dropout(config: Any) -> None:
-    """On a CPU attention with dropout loses its fused kernel (8 times slower); hidden dropout stays."""
-    if not torch.cuda.is_available():
-        for key in ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"):
-            if getattr(config, key, None):
-                setattr(config, key, 0.0)
+def _drop_encoder_dropout(config: Any) -> None:
+    """Without a GPU, no dropout inside the encoder; the classifier's own stays.
+
+    On a CPU attention with dropout loses its fused kernel (8 times slower), and masks are drawn by a single thread. On
+    2,000 reviews of IMDB the validation accuracy was the same with it and without.
+    """
+    if torch.cuda.is_available():
+        return
+    if hasattr(config, "hidden_dropout_prob") and getattr(config, "classifier_dropout", None) is None:
+        config.classifier_dropout = config.hidden_dropout_prob
+    for key in _ENCODER_DROPOUT:
+        if getattr(config, key, None):
+            setattr(config, key, 0.0)
 
 
 def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
@@ -124,7 +137,10 @@ def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
     network.save_pretrained(out, safe_serialization=True)
     for file in sorted((data / "tokenizer").iterdir()):
         shutil.copyfile(file, out / file.name)
-    Decision(manifest.labels, manifest.max_length, manifest.model, manifest.sha256["all"]).save(out)
+    decision = Decision(
+        manifest.labels, manifest.max_length, manifest.truncation_side, manifest.model, manifest.sha256["all"]
+    )
+    decision.save(out)
 
 
 def _examples(data: Path, split: str) -> Examples:
