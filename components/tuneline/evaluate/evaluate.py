@@ -90,8 +90,7 @@ def _write(
     better = result.metrics["accuracy"] - result.metrics["baseline_accuracy"]
     facts = {
         "rows": len(labels),
-        "verdict": f"Accuracy {result.metrics['accuracy']:.1%}, {abs(better) * 100:.1f} points "
-        f"{'above' if better > 0 else 'below'} the linear baseline.",
+        "verdict": f"Accuracy {result.metrics['accuracy']:.1%}, {_distance(better)} the linear baseline.",
         "scores": [(name, result.metrics[name], result.metrics[f"baseline_{name}"]) for name in names],
         "classes": per_class(labels, predicted, result.labels),
         "notes": manifest.notes,
@@ -101,6 +100,12 @@ def _write(
         "sha256": manifest.sha256["all"],
     }
     write_page(out / "report.html", out / "confusion_matrix.png", facts)
+
+
+def _distance(better: float) -> str:
+    if better == 0:
+        return "the same as"
+    return f"{abs(better) * 100:.1f} points {'above' if better > 0 else 'below'}"
 
 
 def evaluate_step(

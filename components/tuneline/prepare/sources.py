@@ -103,6 +103,11 @@ def _text(uri: str, number: int, column: str, value: Any) -> str:
         raise InputError(f"{uri}: row {number}, column {column!r}: {type(value).__name__} found; a text is needed")
     if not value.strip():
         raise InputError(f"{uri}: row {number}, column {column!r}: empty text; remove the row or fill it in")
+    _require_utf8(uri, number, column, value)
+    return value
+
+
+def _require_utf8(uri: str, number: int, column: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -110,13 +115,13 @@ def _text(uri: str, number: int, column: str, value: Any) -> str:
             f"{uri}: row {number}, column {column!r}: half a surrogate pair at character {error.start + 1}, "
             f"which is no text; remove it"
         ) from None
-    return value
 
 
 def _label(uri: str, number: int, column: str, value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool | int | str) and str(value).strip():
+    if isinstance(value, bool | int | float | str) and str(value).strip() and value == value:  # noqa: PLR0124 - not NaN
+        _require_utf8(uri, number, column, str(value))
         return str(value).strip()
     raise InputError(f"{uri}: row {number}, column {column!r}: no label; remove the row or label it")
 

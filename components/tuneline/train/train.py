@@ -90,10 +90,10 @@ def train(
 
 
 def load_network(name: str, labels: list[str]) -> Any:
-    """The checkpoint with a fresh classifier of as many outputs as there are labels, in fp32.
+    """The checkpoint with a fresh output layer, one unit a label, in fp32.
 
     Raises:
-        InputError: no safetensors weights, or no architecture for sequence classification.
+        InputError: no safetensors weights, some of the encoder's missing, or no architecture for text classification.
     """
     folder = checkpoint.resolve(name)
     transformers_logging.set_verbosity_error()
@@ -108,12 +108,38 @@ def load_network(name: str, labels: list[str]) -> Any:
         )  # fmt: skip
         _drop_encoder_dropout(config)
         if config.pad_token_id is None:
-            config.pad_token_id = config.eos_token_id
-        return AutoModelForSequenceClassification.from_pretrained(
+            ends = config.eos_token_id
+            config.pad_token_id = ends[0] if isinstance(ends, list) else ends
+        network, report = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"model.name: {name}: cannot be loaded as a text classifier: {error}") from None
+    _require_encoder(name, network, report)
+    _draw_output_layer(network, len(labels))
+    return network
+
+
+def _require_encoder(name: str, network: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that transformers would otherwise draw at random, or drop, without a word; a pooler may be new."""
+    wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    inside = sorted(key for key in wrong if key.startswith(f"{network.base_model_prefix}.") and ".pooler." not in key)
+    if inside:
+        raise InputError(
+            f"model.name: {name}: {len(inside)} of the encoder's weights are missing or of another shape, such as "
+            f"{inside[0]}; the checkpoint does not fit its config.json"
+        )
+
+
+def _draw_output_layer(network: Any, labels: int) -> None:
+    """A checkpoint that already classifies has an output layer for its own labels: start from a new one always."""
+    encoder = set(network.base_model.modules())
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == labels and layer not in encoder:
+            torch.nn.init.normal_(layer.weight, std=getattr(network.config, "initializer_range", 0.02))
+            if layer.bias is not None:
+                torch.nn.init.zeros_(layer.bias)
 
 
 def _drop_encoder_dropout(config: Any) -> None:

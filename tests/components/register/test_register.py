@@ -1,0 +1,209 @@
+"""Registering in a real MLflow registry: versions, aliases, tags, and what the stored model is made of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+from tuneline.artifacts import Decision, read_json, sha256_file, write_json
+from tuneline.config import RegisterConfig, Rules
+from tuneline.errors import InputError
+from tuneline.register.register import RegisteredVersion, register, register_step
+from tuneline.registry import download, find
+from tuneline.serve.model import Classifier
+from tuneline.tracking import PARENT, open_pipeline_run, step_run
+
+METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "log_loss": 0.3, "baseline_accuracy": 0.85, "baseline_macro_f1": 0.7}
+STRICT = RegisterConfig(name="desk", rules=Rules(min_accuracy=0.95))
+DESK = RegisterConfig(name="desk")
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """A folder with the metrics of an evaluation."""
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    write_json(folder / "metrics.json", {"metrics": METRICS, "labels": ["neg", "pos"], "confusion": [[9, 1], [1, 9]]})
+    return folder
+
+
+@pytest.fixture
+def submit(store, evaluation, trained, tmp_path):
+    """Registers the trained model from a step run of its own."""
+
+    def run(settings: RegisterConfig = DESK, model: Path = trained) -> RegisteredVersion:
+        with step_run("register", {}) as step:
+            return register(evaluation, model, settings, tmp_path / "version.json", step)
+
+    return run
+
+
+def aliases(store: Any, name: str = "desk") -> dict[str, str]:
+    return {alias: str(version) for alias, version in store.get_registered_model(name).aliases.items()}
+
+
+def test_the_first_version_is_challenger_and_champion(store, submit, tmp_path):
+    result = submit()
+    assert (result.name, result.version, result.aliases) == ("desk", "1", ["challenger", "champion"])
+    assert result.passed
+    assert aliases(store) == {"challenger": "1", "champion": "1"}
+    assert read_json(tmp_path / "version.json") == {
+        "name": "desk", "version": "1", "aliases": ["challenger", "champion"],
+        "verdicts": [{"rule": "beats_baseline", "passed": True, "evidence": "0.9000 against the baseline's 0.8500"}],
+    }  # fmt: skip
+
+
+def test_the_second_version_is_challenger_only(store, submit):
+    submit()
+    result = submit()
+    assert (result.version, result.aliases) == ("2", ["challenger"])
+    assert aliases(store) == {"challenger": "2", "champion": "1"}
+
+
+def test_a_refused_version_is_registered_with_its_evidence_and_without_an_alias(store, submit, trained, capsys):
+    result = submit(STRICT)
+    assert (result.version, result.aliases, result.passed) == ("1", [], False)
+    assert aliases(store) == {}
+    tags = store.get_model_version("desk", "1").tags
+    decision = Decision.load(trained)
+    assert tags["tuneline.gate"] == "refused"
+    assert tags["tuneline.gate.min_accuracy"] == "accuracy 0.9000, needs 0.95"
+    assert tags["tuneline.gate.beats_baseline"] == "0.9000 against the baseline's 0.8500"
+    assert (tags["tuneline.metric.accuracy"], tags["tuneline.metric.log_loss"]) == ("0.900000", "0.300000")
+    assert (tags["tuneline.data_sha256"], tags["tuneline.base_model"]) == (decision.data_sha256, decision.base_model)
+    told = capsys.readouterr().out
+    assert "[register] desk version 1 (no alias: accuracy 0.9000, needs 0.95)" in told
+
+
+def test_a_refused_version_moves_no_alias_of_others(store, submit):
+    submit()
+    submit(STRICT)
+    assert aliases(store) == {"challenger": "1", "champion": "1"}
+
+
+def test_a_version_that_passes_after_a_refused_one_becomes_champion(store, submit):
+    submit(STRICT)
+    assert submit().aliases == ["challenger", "champion"]
+    assert store.get_model_version("desk", "2").tags["tuneline.gate"] == "passed"
+
+
+def test_a_champion_that_a_person_chose_is_left_in_place(store, submit):
+    submit()
+    submit()
+    store.set_registered_model_alias("desk", "champion", "2")
+    submit()
+    assert aliases(store) == {"challenger": "3", "champion": "2"}
+
+
+def test_models_of_other_names_are_counted_apart(store, submit):
+    submit()
+    assert submit(RegisterConfig(name="films")).version == "1"
+    assert aliases(store, "films") == {"challenger": "1", "champion": "1"}
+
+
+def test_registering_again_from_the_same_run_gives_the_same_version(store, evaluation, trained, tmp_path):
+    with step_run("register", {}) as step:
+        first = register(evaluation, trained, DESK, tmp_path / "version.json", step)
+        again = register(evaluation, trained, DESK, tmp_path / "version.json", step)
+    assert first == again
+    assert len(store.search_model_versions("name = 'desk'")) == 1
+
+
+def test_a_retried_step_of_a_pipeline_gives_the_same_version(store, submit, tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {train: a.csv}\n")
+    for wanted in ("1", "2"):
+        parent, _ = open_pipeline_run("desk", None, {}, recipe, None)
+        monkeypatch.setenv(PARENT, parent)
+        assert [submit().version, submit().version] == [wanted, wanted]
+        assert store.get_model_version("desk", wanted).run_id == parent
+    assert len(store.search_model_versions("name = 'desk'")) == 2
+
+
+def test_the_stored_model_is_data_only(store, submit, trained):
+    submit()
+    source = Path(store.get_model_version("desk", "1").source)
+    files = {str(path.relative_to(source)): path for path in source.rglob("*") if path.is_file()}
+    data = {name: path for name, path in files.items() if name.startswith("data/")}
+    assert {Path(name).name for name in data} == {path.name for path in trained.iterdir()}
+    assert all(sha256_file(path) == sha256_file(trained / path.name) for path in data.values())
+    assert {name for name in files if not name.startswith("data/")} <= {
+        "MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt",
+    }  # fmt: skip
+    assert "loader_module: tuneline.serve.model" in files["MLmodel"].read_text()
+
+
+@pytest.mark.parametrize("reference", ["desk@champion", "desk@challenger", "desk/1"])
+def test_a_registered_version_is_found_and_its_model_folder_fetched(submit, trained, tmp_path, reference):
+    submit()
+    version = find(reference)
+    assert (version.name, str(version.version)) == ("desk", "1")
+    folder = download(version, tmp_path / "fetched")
+    assert Classifier(folder).decision == Decision.load(trained)
+
+
+@pytest.mark.parametrize("reference", ["desk@nobody", "desk/7", "other@champion", "other/1", "desk/x"])
+def test_a_version_that_is_not_there_is_told_with_the_models_there_are(submit, reference):
+    submit()
+    with pytest.raises(InputError) as caught:
+        find(reference)
+    assert str(caught.value) == f"{reference}: not in the registry; registered models: desk"
+
+
+@pytest.mark.parametrize("reference", ["desk", "desk@", "@champion", "desk/", ""])
+def test_what_names_no_version_is_told_how_to_name_one(store, reference):
+    with pytest.raises(InputError, match="not a model; write MODEL@alias or MODEL/VERSION"):
+        find(reference)
+
+
+def test_a_version_of_another_program_is_not_taken_for_a_model_folder(store, tmp_path):
+    source = tmp_path / "foreign"
+    source.mkdir()
+    (source / "MLmodel").write_text(json.dumps({"flavors": {}}))
+    store.create_registered_model("foreign")
+    store.create_model_version("foreign", str(source))
+    with pytest.raises(InputError, match=r"^foreign/1: not registered by tuneline"):
+        download(find("foreign/1"), tmp_path / "fetched")
+
+
+def test_the_step_shows_and_records_the_version(store, evaluation, trained, tmp_path):
+    out = dsl.Artifact(uri=str(tmp_path / "version.json"))
+    register_step(
+        dsl.Artifact(uri=str(evaluation)), dsl.Model(uri=str(trained)), out, register_name="desk",
+        register_rules={"beats_baseline": True, "min_accuracy": 0.5},
+    )  # fmt: skip
+    assert out.metadata == {"name": "desk", "version": "1", "aliases": ["challenger", "champion"]}
+    version = store.get_model_version("desk", "1")
+    run = store.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert {file.path for file in store.list_artifacts(run.info.run_id)} == {"model", "version.json"}
+
+
+def test_the_step_refuses_rules_that_are_none(store, evaluation, trained, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        register_step(
+            dsl.Artifact(uri=str(evaluation)), dsl.Model(uri=str(trained)), dsl.Artifact(uri=str(tmp_path / "v.json")),
+            register_name="desk", register_rules={"min_acuracy": 0.5},
+        )  # fmt: skip
+    assert caught.value.code == 2
+    assert "tuneline: error: register.rules.min_acuracy: unknown key; did you mean min_accuracy?" in (
+        capsys.readouterr().out
+    )
+    assert store.search_registered_models() == []
+
+
+def test_a_model_with_other_weights_is_a_version_of_its_own(store, submit, trained, tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {train: a.csv}\n")
+    monkeypatch.setenv(PARENT, open_pipeline_run("desk", None, {}, recipe, None)[0])
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    assert [submit().version, submit(model=other).version, submit().version] == ["1", "2", "1"]

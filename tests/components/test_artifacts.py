@@ -1,0 +1,72 @@
+"""What crosses between steps comes out as it went in."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+import pytest
+
+from tuneline.artifacts import (
+    Decision,
+    PreparedData,
+    read_json,
+    read_split,
+    sha256_file,
+    write_json,
+    write_split,
+)
+
+MANIFEST = PreparedData(
+    labels=["négatif", "積極的", 'a "b"'], rows={"train": 2, "validation": 1, "test": 1}, sha256={"all": "00"},
+    max_length=8, truncation_side="left", truncated={"train": 1, "validation": 0, "test": 0}, model="pkg:x",
+    sources={"train": "a.csv", "validation": "", "test": ""}, seed=3, notes=["test: 1 of 4 training rows"],
+)  # fmt: skip
+
+
+def test_a_manifest_survives_its_folder(tmp_path):
+    MANIFEST.save(tmp_path)
+    assert PreparedData.load(tmp_path) == MANIFEST
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_decision_survives_its_folder(tmp_path):
+    decision = Decision(
+        labels=["nein", "да"], max_length=64, truncation_side="right", base_model="pkg:x", data_sha256="ab"
+    )
+    decision.save(tmp_path)
+    assert Decision.load(tmp_path) == decision
+    assert [path.name for path in tmp_path.iterdir()] == ["tuneline.json"]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_split_survives_its_file(tmp_path, rows):
+    table = pa.table(
+        {
+            "row": pa.array(list(range(rows)), pa.int64()),
+            "text": pa.array(["ü\u2028\n"] * rows, pa.large_string()),
+            "label": pa.array([1] * rows, pa.int32()),
+            "input_ids": pa.array([[2, 5, 3]] * rows, pa.large_list(pa.int32())),
+        }
+    )
+    write_split(tmp_path, "test", table)
+    assert read_split(tmp_path, "test").equals(table)
+
+
+def test_splits_of_one_folder_are_kept_apart(tmp_path):
+    for split, row in (("train", 1), ("test", 2)):
+        write_split(tmp_path, split, pa.table({"row": [row]}))
+    assert read_split(tmp_path, "train").column("row").to_pylist() == [1]
+    assert read_split(tmp_path, "test").column("row").to_pylist() == [2]
+
+
+def test_a_files_hash_is_that_of_all_its_bytes(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_json_is_readable_by_a_person_and_keeps_the_order_of_keys(tmp_path):
+    write_json(tmp_path / "a.json", {"z": "é", "a": [1]})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "z": "é",\n  "a": [\n    1\n  ]\n}\n'.encode()
+    assert read_json(tmp_path / "a.json") == {"z": "é", "a": [1]}

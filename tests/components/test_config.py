@@ -1,0 +1,329 @@
+"""The recipe: its defaults, what it refuses and how, and the road through flat pipeline parameters."""
+
+from __future__ import annotations
+
+import json
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tuneline.config import (
+    EMBEDDED_MODEL,
+    SECTIONS,
+    DataConfig,
+    ModelConfig,
+    Recipe,
+    RegisterConfig,
+    Rules,
+    Section,
+    TrainConfig,
+    from_flat,
+    load_recipe,
+    validate,
+)
+from tuneline.errors import InputError
+
+DATA = DataConfig(train="a.csv")
+FULL = Recipe(
+    data=DataConfig(
+        train="a.csv", validation="b.jsonl", test="hf://o/n:c?split=test", text_column="review", label_column="stars",
+        validation_share=0.25, test_share=0.3, max_train=9, max_validation=8, max_test=7, seed=6,
+    ),
+    model=ModelConfig(name="./here", max_length=64, truncation_side="left"),
+    train=TrainConfig(epochs=2, learning_rate=1e-3, batch_size=4, warmup_share=0.5, weight_decay=0.0, seed=2**32 - 1),
+    register=RegisterConfig(name="desk 2.0", rules=Rules(min_accuracy=0.9, min_macro_f1=0.0, beats_baseline=False)),
+)  # fmt: skip
+
+
+def load(folder: Path, text: str, *overrides: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path, list(overrides))
+
+
+def refusal(folder: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load(folder, text, *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_recipe_of_one_key_gets_every_default(tmp_path):
+    recipe = load(tmp_path, "data: {train: a.csv}")
+    assert recipe == Recipe(data=DATA)
+    assert recipe.model.name == EMBEDDED_MODEL
+    assert (recipe.train.epochs, recipe.train.learning_rate, recipe.train.batch_size) == (3, 5e-5, 16)
+    assert (recipe.data.validation_share, recipe.data.test_share, recipe.data.max_train) == (0.1, 0.2, 0)
+    assert recipe.register_.rules == Rules(min_accuracy=None, min_macro_f1=None, beats_baseline=True)
+
+
+def test_a_recipe_keeps_what_it_says(tmp_path):
+    written = json.dumps(FULL.model_dump(by_alias=True))
+    assert load(tmp_path, written) == FULL
+
+
+def test_a_section_left_blank_takes_its_overrides(tmp_path):
+    assert load(tmp_path, "data: {train: a.csv}\ntrain:\n", "train.epochs=1").train.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("data.max_train=100", "data.max_train", 100),
+        ("train.epochs=7", "train.epochs", 7),
+        ("train.epochs=7.0", "train.epochs", 7),
+        ("train.learning_rate=3e-4", "train.learning_rate", 3e-4),
+        ("train.learning_rate=0.25", "train.learning_rate", 0.25),
+        ("register.rules.min_accuracy=0.9", "register_.rules.min_accuracy", 0.9),
+        ("register.rules.min_macro_f1=null", "register_.rules.min_macro_f1", None),
+        ("register.rules.beats_baseline=false", "register_.rules.beats_baseline", False),
+        ("data.train=folder/x=y.csv", "data.train", "folder/x=y.csv"),
+    ],
+)
+def test_an_override_replaces_the_recipes_value(tmp_path, override, key, value):
+    recipe = load(tmp_path, "data: {train: a.csv}\nregister: {rules: {min_macro_f1: 0.5}}", override)
+    assert attrgetter(key)(recipe) == value
+
+
+def test_the_last_override_of_a_key_wins(tmp_path):
+    assert load(tmp_path, "data: {train: a.csv}", "train.epochs=1", "train.epochs=2").train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "text"),
+    [
+        ("register.name=123", "register_.name", "123"),
+        ("register.name=1e3", "register_.name", "1e3"),
+        ("model.name=null", "model.name", "null"),
+        ("data.train=007", "data.train", "007"),
+        ("data.text_column=yes", "data.text_column", "yes"),
+        ("data.label_column=[a]", "data.label_column", "[a]"),
+        ("data.validation=", "data.validation", ""),
+    ],
+)
+def test_an_override_of_a_text_key_stays_the_text_that_was_typed(tmp_path, override, key, text):
+    recipe = load(tmp_path, "data: {train: a.csv, validation: b.csv}", override)
+    assert attrgetter(key)(recipe) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "named"),
+    [
+        ("train: {epoch: 1}", [], ["train.epoch:", "unknown key", "did you mean epochs?", "allowed here: epochs, lea"]),
+        ("", ["train.batchsize=8"], ["train.batchsize:", "did you mean batch_size?", "warmup_share"]),
+        ("", ["trian.epochs=8"], ["trian:", "did you mean train?", "allowed here: data, model, train, register"]),
+        ("register_: {}", [], ["register_:", "did you mean register?"]),
+        ("", ["register.rules.min_acc=1"], ["register.rules.min_acc:", "did you mean min_accuracy?", "beats_baseline"]),
+        ("", ["train.epochs.x=1"], ["train.epochs", "epochs"]),
+        ("", ["zzz=1"], ["zzz:", "unknown key", "allowed here: data, model, train, register"]),
+        ("", ["register.xyzzy=1"], ["register.xyzzy:", "unknown key; allowed here: name, rules"]),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_path_and_the_allowed_ones(tmp_path, text, overrides, named):
+    message = refusal(tmp_path, f"data: {{train: a.csv}}\n{text}", *overrides)
+    assert [part for part in named if part not in message] == []
+
+
+def test_a_key_below_a_single_value_of_the_recipe_is_refused(tmp_path):
+    message = refusal(tmp_path, "data: {train: a.csv}", "data.train.path=b.csv")
+    assert "data.train.path: unknown key; train holds a single value" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "given", "allowed"),
+    [
+        ("train.epochs=many", "'many'", "integer"),
+        ("train.epochs=", "None", "integer"),
+        ("train.epochs=1.5", "1.5", "integer"),
+        ("train.epochs=[1]", "[1]", "integer"),
+        ("train.epochs=true", "True", "must be a number, not true or false"),
+        ("train.learning_rate=true", "True", "must be a number, not true or false"),
+        ("train.warmup_share=false", "False", "must be a number, not true or false"),
+        ("train.seed=false", "False", "must be a number, not true or false"),
+        ("data.max_train=true", "True", "must be a number, not true or false"),
+        ("model.max_length=true", "True", "must be a number, not true or false"),
+        ("register.rules.min_accuracy=true", "True", "number"),
+        ("register.rules.min_macro_f1=false", "False", "number"),
+        ("train.learning_rate=fast", "'fast'", "number"),
+        ("register.rules.beats_baseline=perhaps", "'perhaps'", "boolean"),
+        ("train=3", "3", "dictionary"),
+        ("register.rules=[]", "[]", "dictionary"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_with_its_key_and_what_is_allowed(tmp_path, override, given, allowed):
+    message = refusal(tmp_path, "data: {train: a.csv}", override)
+    assert message.startswith(f"{override.partition('=')[0]}: {given} given; ")
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("override", "given", "allowed"),
+    [
+        ("train.learning_rate=-1", "-1", "greater than 0"),
+        ("train.learning_rate=0", "0", "greater than 0"),
+        ("train.learning_rate=1", "1", "less than 1"),
+        ("train.learning_rate=.nan", "nan", "finite number"),
+        ("train.learning_rate=.inf", "inf", "finite number"),
+        ("train.epochs=0", "0", "greater than or equal to 1"),
+        ("train.epochs=1001", "1001", "less than or equal to 1000"),
+        ("train.batch_size=0", "0", "greater than or equal to 1"),
+        ("train.warmup_share=1", "1", "less than 1"),
+        ("train.weight_decay=-0.1", "-0.1", "greater than or equal to 0"),
+        ("train.seed=-1", "-1", "greater than or equal to 0"),
+        ("train.seed=4294967296", "4294967296", "less than or equal to 4294967295"),
+        ("train.tune=lora", "'lora'", "'all'"),
+        ("model.max_length=0", "0", "greater than or equal to 8"),
+        ("model.truncation_side=both", "'both'", "'right' or 'left'"),
+        ("model.name=", "''", "at least 1 character"),
+        ("data.train=", "''", "at least 1 character"),
+        ("data.test_share=1.0", "1.0", "less than 1"),
+        ("data.max_test=-1", "-1", "greater than or equal to 0"),
+        ("register.name=a/b", "'a/b'", "match pattern"),
+        ("register.name=", "''", "at least 1 character"),
+        ("register.rules.min_accuracy=1.5", "1.5", "less than or equal to 1"),
+    ],
+)
+def test_an_impossible_value_is_told_with_its_key_and_what_is_allowed(tmp_path, override, given, allowed):
+    message = refusal(tmp_path, "data: {train: a.csv}", override)
+    assert message.startswith(f"{override.partition('=')[0]}: {given} given; ")
+    assert allowed in message
+
+
+def test_the_recipes_own_values_are_refused_like_overrides(tmp_path):
+    message = refusal(tmp_path, "data: {train: a.csv}\ntrain: {learning_rate: -1}")
+    assert message == "train.learning_rate: -1 given; input should be greater than 0"
+
+
+def test_several_problems_are_counted(tmp_path):
+    message = refusal(tmp_path, "data: {train: a.csv}\ntrain: {epochs: 0, batch_size: 0, seed: x}")
+    assert message.startswith("train.epochs: 0 given;")
+    assert message.endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize("text", ["data: {test: b.csv}", "data: {}", "train: {epochs: 1}", "{}"])
+def test_a_recipe_without_training_data_names_the_key_to_set(tmp_path, text):
+    message = refusal(tmp_path, text)
+    assert message.startswith("data.train: not given, and required")
+    assert "data.train=VALUE" in message
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[1, 2]", "list"), ("just words", "str"), ("", "NoneType"), ("3", "int")])
+def test_a_recipe_that_is_no_mapping_is_refused_with_its_path_and_the_sections(tmp_path, text, kind):
+    message = refusal(tmp_path, text)
+    assert message == (
+        f"{tmp_path / 'recipe.yaml'}: holds {kind}, not a mapping of sections (data, model, train, register)"
+    )
+
+
+@pytest.mark.parametrize("content", [b"data: [", b"data: {train: caf\xe9.csv}", b"\tdata: 1", b"data: 2026-13-41"])
+def test_a_recipe_that_is_no_yaml_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"recipe\.yaml: not a YAML file: ") as caught:
+        load_recipe(path, [])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "."])
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path, name):
+    with pytest.raises(InputError, match="cannot read the recipe") as caught:
+        load_recipe(tmp_path / name, [])
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=1", "", "train.epochs:1"])
+def test_an_override_without_a_key_and_a_value_is_refused_with_an_example(tmp_path, override):
+    message = refusal(tmp_path, "data: {train: a.csv}", override)
+    assert message == f"{override!r}: not an override; write key.path=value, such as train.epochs=1"
+
+
+@pytest.mark.parametrize("value", ["[1", "2026-13-41", "{a: b"])
+def test_an_override_whose_value_is_no_yaml_is_told_with_its_key(tmp_path, value):
+    message = refusal(tmp_path, "data: {train: a.csv}", f"train.epochs={value}")
+    assert message == f"train.epochs: {value!r} given; not a YAML value"
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_survives_the_flat_parameters(name):
+    flat = FULL.flat()
+    section = from_flat(SECTIONS[name], flat)
+    assert section == getattr(FULL, "register_" if name == "register" else name)
+    assert [key for key in flat if key.startswith(f"{name}_")] == [
+        f"{name}_{key}" for key in type(section).model_fields
+    ]
+
+
+def test_flat_parameters_come_in_the_order_of_the_schema():
+    assert list(FULL.flat()) == [f"{name}_{key}" for name, section in SECTIONS.items() for key in section.model_fields]
+
+
+def test_a_rule_that_is_not_asked_is_left_out_of_the_flat_parameters():
+    assert Recipe(data=DATA).flat()["register_rules"] == {"beats_baseline": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "parameters", "key", "value"),
+    [
+        (TrainConfig, {"train_epochs": 3.0}, "epochs", 3),
+        (TrainConfig, {"train_seed": 4294967295.0}, "seed", 2**32 - 1),
+        (ModelConfig, {"model_max_length": 64.0}, "max_length", 64),
+        (DataConfig, {"data_train": "a.csv", "data_max_train": 0.0}, "max_train", 0),
+    ],
+)
+def test_whole_floats_as_kfp_sends_them_become_integers(schema, parameters, key, value):
+    given = getattr(from_flat(schema, parameters), key)
+    assert given == value
+    assert isinstance(given, int)
+
+
+def test_from_flat_names_the_recipes_key_and_not_the_parameter():
+    with pytest.raises(InputError, match=r"^train\.epochs: 3\.5 given; input should be a valid integer"):
+        from_flat(TrainConfig, {"train_epochs": 3.5})
+    with pytest.raises(InputError, match=r"^train\.epoch: unknown key; did you mean epochs\?"):
+        from_flat(TrainConfig, {"train_epoch": 3, "data_nonsense": 1})
+
+
+def test_validate_names_a_key_without_its_section_where_none_is_given():
+    with pytest.raises(InputError, match=r"^epochs: 0 given"):
+        validate(TrainConfig, {"epochs": 0})
+
+
+def test_a_section_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        DATA.train = "b.csv"
+
+
+def test_every_key_is_explained_in_a_sentence():
+    def unexplained(schema: type[Section]) -> list[str]:
+        return [name for name, field in schema.model_fields.items() if not (field.description or "").endswith(".")]
+
+    assert [unexplained(schema) for schema in [*SECTIONS.values(), Rules]] == [[], [], [], [], []]
+
+
+unit = st.floats(0, 1, exclude_max=True)
+accepted: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(1, 1000),
+        "learning_rate": st.floats(0, 1, exclude_min=True, exclude_max=True),
+        "batch_size": st.integers(1, 2**40),
+        "warmup_share": unit,
+        "weight_decay": unit,
+        "tune": st.just("all"),
+        "seed": st.integers(0, 2**32 - 1),
+    },
+)
+
+
+@given(accepted)
+def test_any_accepted_train_section_survives_flat_parameters_and_json_that_knows_floats_only(values):
+    section = validate(TrainConfig, values, "train")
+    flat = Recipe(data=DATA, train=section).flat()
+    assert from_flat(TrainConfig, flat) == section
+    assert from_flat(TrainConfig, json.loads(json.dumps(flat), parse_int=float)) == section

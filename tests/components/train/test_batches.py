@@ -1,0 +1,58 @@
+"""Batches hold every text once, in an order of their own each epoch, with texts of like length together."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneline.train.batches import BUCKET_BATCHES, collate, epoch_batches
+
+LENGTHS = [random.Random(number).randrange(3, 200) for number in range(1000)]
+
+
+@given(st.lists(st.integers(1, 500), max_size=200), st.integers(1, 33), st.integers(0, 2**32 - 1), st.integers(0, 9))
+def test_an_epoch_holds_every_text_once_in_as_few_batches_as_can_be(lengths, size, seed, epoch):
+    batches = epoch_batches(lengths, size, seed, epoch)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // size)
+    assert sum(len(batch) < size for batch in batches) == (1 if len(lengths) % size else 0)
+
+
+def test_batches_are_the_same_each_time_and_others_for_another_seed_or_epoch():
+    first = epoch_batches(LENGTHS, 16, 0, 0)
+    assert first == epoch_batches(LENGTHS, 16, 0, 0)
+    assert first != epoch_batches(LENGTHS, 16, 1, 0)
+    assert first != epoch_batches(LENGTHS, 16, 0, 1)
+
+
+def test_grouping_by_length_saves_most_of_the_padding():
+    padded = sum(len(batch) * max(LENGTHS[index] for index in batch) for batch in epoch_batches(LENGTHS, 16, 0, 0))
+    unsorted = sum(16 * max(LENGTHS[at : at + 16]) for at in range(0, 1000, 16))
+    assert sum(LENGTHS) <= padded < 1.15 * sum(LENGTHS) < 1.6 * sum(LENGTHS) < unsorted
+
+
+def test_batches_do_not_come_in_order_of_length():
+    first = [LENGTHS[batch[0]] for batch in epoch_batches(LENGTHS, 16, 0, 0)]
+    ups = sum(before <= after for before, after in pairwise(first))
+    assert 0.25 < ups / (len(first) - 1) < 0.75
+
+
+def test_texts_of_equal_length_meet_others_than_their_neighbours():
+    batches = epoch_batches([7] * 1000, 16, 0, 0)
+    assert all(max(batch) - min(batch) > 16 for batch in batches if len(batch) > 2)
+    assert len(batches) > BUCKET_BATCHES
+
+
+def test_rows_are_padded_at_their_end_to_the_longest():
+    inputs = collate([[2, 5, 3], [2, 3], [9]], pad_id=7)
+    assert inputs["input_ids"].tolist() == [[2, 5, 3], [2, 3, 7], [9, 7, 7]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
+    assert {value.dtype for value in inputs.values()} == {torch.int64}
+
+
+def test_a_pad_token_inside_a_text_is_not_masked():
+    assert collate([[0, 0, 3]], pad_id=0)["attention_mask"].tolist() == [[1, 1, 1]]

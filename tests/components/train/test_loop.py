@@ -1,0 +1,207 @@
+"""The training loop against its arithmetic written out, and against a task that it must learn."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification
+
+from tuneline.config import TrainConfig
+from tuneline.train.batches import epoch_batches
+from tuneline.train.loop import Examples, Group, measure, optimizer_for, rate_at, train_loop
+
+
+def network(seed: int = 0, dropout: float = 0.0, spread: float = 0.02) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, num_labels=2, pad_token_id=0, hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=0.0, initializer_range=spread,
+    )  # fmt: skip
+    return BertForSequenceClassification(config)
+
+
+def toy(count: int, seed: int = 0) -> Examples:
+    """Rows of 4 to 12 tokens; the label tells which of two tokens stands among them."""
+    draw = random.Random(seed)
+    labels = [number % 2 for number in range(count)]
+    rows = []
+    for label in labels:
+        row = [draw.randrange(6, 20) for _ in range(draw.randrange(1, 10))]
+        row.insert(draw.randrange(len(row) + 1), 4 + label)
+        rows.append([2, *row, 3])
+    return Examples(rows, labels)
+
+
+def ignore(*_: object) -> None:
+    """Hears and says nothing."""
+
+
+def fit(seed: int, dropout: float = 0.1) -> dict[str, torch.Tensor]:
+    model = network(seed, dropout)
+    settings = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3, seed=seed)
+    train_loop(model, toy(40), toy(8), settings, 0, ignore, ignore)
+    return model.state_dict()
+
+
+def test_an_example_is_as_long_as_its_tokens():
+    assert Examples([[2, 3], [2, 5, 3]], [0, 1]).lengths == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("total", "warmup", "rates"),
+    [
+        (4, 0, [1.0, 0.75, 0.5, 0.25]),
+        (6, 2, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
+        (5, 4, [0.25, 0.5, 0.75, 1.0, 1.0]),
+        (1, 0, [1.0]),
+        (2, 2, [0.5, 1.0]),
+    ],
+)
+def test_the_rate_rises_in_a_line_and_falls_in_a_line(total, warmup, rates):
+    assert [rate_at(step, total, warmup) for step in range(total)] == pytest.approx(rates)
+
+
+def test_matrices_are_decayed_and_vectors_are_not():
+    model = network()
+    decayed, plain = optimizer_for(model, TrainConfig(weight_decay=0.25, learning_rate=1e-3)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.25, 0.0)
+    assert {weight.ndim for weight in decayed["params"]} == {2}
+    assert {weight.ndim for weight in plain["params"]} == {1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+
+
+def test_decay_shrinks_matrices_by_rate_times_decay_where_there_is_no_gradient():
+    model = network()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    optimizer = optimizer_for(model, TrainConfig(weight_decay=0.25, learning_rate=0.1))
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, before[name] * (1 - 0.1 * 0.25) if weight.ndim == 2 else before[name])
+
+
+def test_a_frozen_weight_is_left_alone():
+    model = network()
+    model.bert.embeddings.requires_grad_(False)
+    before = model.bert.embeddings.word_embeddings.weight.clone()
+    train_loop(model, toy(16), toy(4), TrainConfig(epochs=1, learning_rate=0.1), 0, ignore, ignore)
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
+
+
+def test_three_steps_are_adamw_on_the_mean_cross_entropy_with_clipped_gradients():
+    settings = TrainConfig(epochs=1, batch_size=4, learning_rate=1e-2, warmup_share=0.34, weight_decay=0.1, seed=5)
+    data = toy(11)
+    ours, reference = (network(spread=0.3).double() for _ in range(2))  # in fp32 AdamW blows rounding errors up
+    told: list[tuple[float, float]] = []
+
+    def note(_step: int, _total: int, facts: dict[str, float]) -> None:
+        told.append((facts["loss"], facts["learning_rate"]))
+
+    train_loop(ours, data, toy(4), settings, 0, note, ignore)
+
+    matrices = [weight for weight in reference.parameters() if weight.ndim == 2]
+    vectors = [weight for weight in reference.parameters() if weight.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
+    losses, norms, rates = [], [], [1e-2, 1e-2, 5e-3]
+    reference.train()
+    for batch, rate in zip(epoch_batches(data.lengths, 4, 5, 0), rates, strict=True):
+        rows = [torch.tensor(data.input_ids[index]) for index in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        loss = cross_entropy(
+            reference(input_ids=ids, attention_mask=(ids > 0).long()).logits,
+            torch.tensor([data.labels[index] for index in batch]),
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0).item())
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert max(norms) > 1.5  # so that clipping is seen
+    assert [loss for loss, _ in told] == pytest.approx(losses, abs=1e-5)
+    assert [rate for _, rate in told] == pytest.approx(rates)
+    for weight, wanted in zip(ours.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(weight, wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_the_loss_falls_and_the_task_is_learned():
+    losses: list[float] = []
+    epochs: list[dict[str, float]] = []
+    settings = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2)
+    train_loop(
+        network(dropout=0.1), toy(256), toy(64, seed=1), settings, 0,
+        lambda _step, _total, facts: losses.append(facts["loss"]), lambda _epoch, facts: epochs.append(facts),
+    )  # fmt: skip
+    assert sum(losses[-16:]) < 0.5 * sum(losses[:16])
+    assert epochs[-1]["validation_loss"] < epochs[0]["validation_loss"]
+    assert epochs[-1]["validation_accuracy"] >= 0.95
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    first, again, other = fit(0), fit(0), fit(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("query.weight"))
+
+
+def test_the_seed_orders_the_texts_even_where_the_initial_weights_are_the_same():
+    models = [network(), network()]
+    for seed, model in enumerate(models):
+        settings = TrainConfig(epochs=1, batch_size=4, learning_rate=1e-3, seed=seed)
+        train_loop(model, toy(40), toy(8), settings, 0, ignore, ignore)
+    assert not torch.equal(models[0].classifier.weight, models[1].classifier.weight)
+
+
+@pytest.mark.parametrize(("rows", "epochs", "steps"), [(10, 3, 3), (8, 1, 2), (3, 2, 1), (1, 2, 1)])
+def test_every_step_and_every_epoch_is_told_once(rows, epochs, steps):
+    told: list[tuple[int, int]] = []
+    ends: list[int] = []
+    settings = TrainConfig(epochs=epochs, batch_size=4)
+    totals = train_loop(
+        network(), toy(rows), toy(4), settings, 0, lambda step, total, _: told.append((step, total)),
+        lambda epoch, _: ends.append(epoch),
+    )  # fmt: skip
+    assert told == [(step, steps * epochs) for step in range(1, steps * epochs + 1)]
+    assert ends == list(range(1, epochs + 1))
+    assert set(totals) == {
+        "train_seconds", "train_examples_per_second", "train_tokens_per_second", "validation_loss",
+        "validation_accuracy",
+    }  # fmt: skip
+
+
+def test_speeds_are_of_the_same_time():
+    data = toy(24)
+    totals = train_loop(network(), data, toy(4), TrainConfig(epochs=2, batch_size=8), 0, ignore, ignore)
+    assert totals["train_examples_per_second"] * totals["train_seconds"] == pytest.approx(48)
+    assert totals["train_tokens_per_second"] * totals["train_seconds"] == pytest.approx(2 * sum(data.lengths))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_measuring_is_exact_whatever_the_batches(batch_size):
+    model, data = network(), toy(21)
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(input_ids=torch.tensor([row])).logits for row in data.input_ids])
+    labels = torch.tensor(data.labels)
+    found = measure(model, data, batch_size, 0, Group())
+    assert found["validation_loss"] == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-5)
+    assert found["validation_accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+
+
+def test_dropout_is_on_in_every_training_step_and_off_in_every_measurement():
+    model, modes = network().eval(), []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    train_loop(model, toy(8), toy(4), TrainConfig(epochs=2, batch_size=4), 0, ignore, ignore)
+    assert modes == [True, True, False] * 2
+
+
+def test_measuring_switches_dropout_off():
+    model, data = network(dropout=0.5), toy(16)
+    model.train()
+    assert measure(model, data, 4, 0, Group()) == measure(model, data, 4, 0, Group())
