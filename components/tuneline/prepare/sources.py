@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -118,9 +119,9 @@ def _require_utf8(uri: str, number: int, column: str, value: str) -> None:
 
 
 def _label(uri: str, number: int, column: str, value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool | int | float | str) and str(value).strip() and value == value:  # noqa: PLR0124 - not NaN
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else "" if math.isnan(value) else str(value)
+    if isinstance(value, bool | int | str) and str(value).strip():
         _require_utf8(uri, number, column, str(value))
         return str(value).strip()
     raise InputError(f"{uri}: row {number}, column {column!r}: no label; remove the row or label it")
