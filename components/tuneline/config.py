@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tuneline.errors import InputError
 
@@ -68,6 +68,18 @@ class DataConfig(Section):
     """Keep a seeded random sample of at most this many test rows; 0 keeps all."""
     seed: Seed = 0
     """Seed of splits and samples."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataConfig:
+        if self.text_column == self.label_column:
+            raise ValueError(f"label_column: {self.label_column!r} given; must differ from data.text_column")
+        made = {name: getattr(self, f"{name}_share") for name in ("validation", "test") if not getattr(self, name)}
+        for name, share in made.items():
+            if share == 0:
+                raise ValueError(f"{name}_share: 0 given; must be above 0, or data.{name} given")
+        if sum(made.values()) >= 1:
+            raise ValueError("test_share: with data.validation_share it must be below 1, so that rows remain to train")
+        return self
 
 
 class ModelConfig(Section):
@@ -185,6 +197,8 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
         key = "data.train" if key == "data" else key
         return f"{key}: not given, and required; set it in the recipe or on the command line as {key}=VALUE"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
+        return f"{key}.{message}"
     return f"{key}: {problem['input']!r} given; {message[0].lower()}{message[1:]}"
 
 

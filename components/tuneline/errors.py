@@ -2,7 +2,7 @@
 
 import re
 
-_USER_PART = re.compile(r"(?<=://)[^/@\s]+@")
+_USER_PART = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class InputError(Exception):
@@ -14,6 +14,10 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class NotHereError(InputError):
+    """What a key names is not to be seen from this machine; another machine may see it."""
 
 
 def without_credentials(text: str) -> str:

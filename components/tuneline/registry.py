@@ -14,10 +14,10 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> str:
-    """Store a model folder as an MLflow PyFunc under the step's run, and register it. Data only, no code.
+    """Store a model folder as an MLflow PyFunc and register it. Data only, no code.
 
-    The version belongs to the pipeline's run, where people look for it. A retried step finds the version that it made
-    before: the same weights are registered once a run.
+    It belongs to the pipeline's run, where people look for it, or to the step's own without one. A
+    retried step finds the version that it made before: the same weights are registered once a run.
 
     Returns:
         The version's number, as text.
@@ -29,15 +29,17 @@ def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> s
     for known in api.search_model_versions(f"name = '{name}' and run_id = '{owner}'"):
         if known.tags.get("tuneline.weights_sha256") == tags["tuneline.weights_sha256"]:
             return str(known.version)
+    # The server refuses a source outside the artifacts of the run that the version belongs to.
+    place = f"model-{tags['tuneline.weights_sha256'][:12]}"
     with tempfile.TemporaryDirectory() as folder:
         _save_pyfunc(Path(folder) / "model", model)
-        api.log_artifacts(run.run_id, str(Path(folder) / "model"), "model")
+        api.log_artifacts(owner, str(Path(folder) / "model"), place)
     try:
         api.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{api.get_run(run.run_id).info.artifact_uri}/model"
+    source = f"{api.get_run(owner).info.artifact_uri}/{place}"
     return str(api.create_model_version(name, source, owner, tags=tags).version)
 
 
@@ -54,7 +56,11 @@ def _save_pyfunc(path: Path, model: Path) -> None:
 
 
 def set_aliases(name: str, version: str) -> list[str]:
-    """Make the version challenger, and champion where there is none. Returns the aliases it holds."""
+    """Make the version challenger, and champion where there is none; of two that do so at once, the last one wins.
+
+    Returns:
+        The aliases that it holds.
+    """
     api = client()
     api.set_registered_model_alias(name, CHALLENGER, version)
     if CHAMPION not in api.get_registered_model(name).aliases:
@@ -84,7 +90,7 @@ def find(reference: str) -> Any:
 
 
 def download(version: Any, folder: Path) -> Path:
-    """The TrainedModel folder of a version, fetched into `folder` where it is not local."""
+    """The TrainedModel folder of a version, fetched into `folder`."""
     from mlflow.artifacts import download_artifacts
 
     got = Path(download_artifacts(artifact_uri=version.source, dst_path=str(folder)))

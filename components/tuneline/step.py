@@ -59,9 +59,11 @@ class ClassificationMetrics(Artifact, Protocol):
 def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
     """Run a step's work inside its MLflow run; exits with status 2 and one line where its input is bad.
 
-    SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would.
+    SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would, and so does a
+    closed terminal.
     """
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if owner := os.environ.get(OWNER_PID):
         threading.Thread(target=_follow, args=(int(owner),), daemon=True).start()
     try:

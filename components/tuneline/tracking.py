@@ -65,7 +65,14 @@ def experiment_id(api: MlflowClient, name: str, artifacts: str | None = None) ->
     """
     found = api.get_experiment_by_name(name)
     if found is None:
-        return api.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_KIND)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return api.create_experiment(name, artifact_location=artifacts, tags=_EXPERIMENT_KIND)
+        except MlflowException as error:
+            found = api.get_experiment_by_name(name)  # another run may have made it in between
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
     if found.lifecycle_stage != "active":
         raise InputError(f"register.name: the MLflow experiment {name!r} is deleted; restore it or use another name")
     return found.experiment_id
@@ -156,8 +163,11 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         with suppress(Exception):
             run.flush()
         if owned:
-            run.tags({"tuneline.error": str(error) if isinstance(error, InputError) else type(error).__name__})
-            api.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            with suppress(Exception):
+                run.tags({"tuneline.error": str(error) if isinstance(error, InputError) else type(error).__name__})
+            # A broken pipe is the first that a step hears of a command that was killed outright.
+            killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
+            api.set_terminated(run_id, "KILLED" if killed else "FAILED")
         raise
     if owned:
         api.set_terminated(run_id, "FINISHED")
@@ -180,13 +190,19 @@ def open_pipeline_run(
     """
     api = client()
     injected = os.environ.get("MLFLOW_RUN_ID")
-    run_id = injected or api.create_run(experiment_id(api, name, artifacts)).info.run_id
+    tags = {"tuneline.pipeline": "finetune", "tuneline.owner": "" if injected else owner or ""}
+    run_id = injected or api.create_run(experiment_id(api, name, artifacts), tags=tags).info.run_id
     run = StepRun(api, run_id)
-    run.params(params)
-    run.tags({"tuneline.pipeline": "finetune", "tuneline.owner": owner or ""})
-    run.tags(environment() | {f"tuneline.{name}": value for name, value in params.items() if name.endswith("_seed")})
-    run.artifact(recipe, "configuration")
-    api.log_text(run_id, "\n".join(installed()) + "\n", "configuration/requirements.txt")
+    try:
+        run.params(params)
+        seeds = {f"tuneline.{key}": value for key, value in params.items() if key.endswith("_seed")}
+        run.tags(tags | environment() | seeds)
+        run.artifact(recipe, "configuration")
+        api.log_text(run_id, "\n".join(installed()) + "\n", "configuration/requirements.txt")
+    except BaseException:
+        if not injected:
+            api.set_terminated(run_id, "FAILED")
+        raise
     return run_id, injected is None
 
 

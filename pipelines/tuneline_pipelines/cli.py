@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -29,26 +29,29 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def guarded(*args: Any, **values: Any) -> None:
+        fail = partial(_fail, as_json=bool(values.get("as_json")))
         try:
             function(*args, **values)
         except InputError as error:
-            _fail(str(error), 2)
+            fail(str(error), 2)
         except KeyboardInterrupt:
-            _fail("interrupted; nothing was registered after this point, run the same command again", 130)
+            fail("interrupted; nothing was registered after this point, run the same command again", 130)
         except BrokenPipeError:
             raise
         except OSError as error:
-            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "mlflow":
                 raise
             message = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {' '.join(str(error).split())}"
-            _fail(without_credentials(message)[:500], 1)
+            fail(without_credentials(message)[:500], 1)
 
     return guarded
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int, as_json: bool = False) -> NoReturn:
+    if as_json:
+        print(json.dumps({"status": "failed", "error": message}))
     told.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
@@ -64,8 +67,6 @@ def run(
 
     tuneline run; tuneline run text data.train=my.csv; tuneline run imdb data.max_train=2000 --json
     """
-    if "=" in recipe:
-        recipe, overrides = "quickstart", [recipe, *(overrides or [])]
     from tuneline_pipelines.recipes import load
 
     chosen = load(recipe, overrides or [])
@@ -78,9 +79,7 @@ def run(
         with LiveSteps(told) as live:
             result = run_pipeline(chosen, open_state(), live.tell)
     except StepFailed as error:
-        if as_json:
-            print(json.dumps({"status": "failed", "error": str(error)}))
-        _fail(str(error), 1)
+        _fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps(result))
     else:
@@ -140,6 +139,8 @@ def predict(
     from tuneline_pipelines.show import LiveSteps
     from tuneline_pipelines.state import open_state
 
+    if output and output.resolve() == Path(file).resolve():
+        raise InputError(f"--output: {output} is the input; name another file")
     open_state()
     with LiveSteps(told) as live:
         write(rows_of(model, file, column, lambda done, total: live.tell("predict", done, total, "texts")), output)
@@ -152,21 +153,14 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     from tuneline_pipelines.state import close_abandoned, open_state
 
     state = open_state()
+    if state.tracking_uri.startswith("http"):
+        told.print(f"MLflow UI: {without_credentials(state.tracking_uri)} (MLFLOW_TRACKING_URI)", markup=False)
+        return
     close_abandoned(state)
     told.print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", markup=False)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job workers would take 1.5 GB
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        state.tracking_uri,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = state.tracking_uri  # not an argument: it may hold a password
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, command)  # noqa: S606 - the server takes this process's place, and its signals
 
 

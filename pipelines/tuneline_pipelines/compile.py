@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tuneline.config import Recipe
-from tuneline.errors import InputError
+from tuneline.errors import InputError, NotHereError
 
 
 def compile_pipeline(out: Path, recipe: Recipe | None) -> list[str]:
@@ -21,18 +21,20 @@ def compile_pipeline(out: Path, recipe: Recipe | None) -> list[str]:
         What the person should know, a sentence each.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or a source or the checkpoint cannot be what is asked.
     """
     from kfp import compiler
 
     from tuneline.prepare.prepare import pin
     from tuneline_pipelines.finetune import build
 
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
     arguments, notes = recipe.flat() if recipe else {}, []
     if recipe:
         try:
             arguments["data_pin"] = pin(recipe.data, recipe.model)
-        except InputError as error:
+        except NotHereError as error:
             notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
     pipeline = build(pinned=bool(arguments.get("data_pin")))
     try:

@@ -27,7 +27,7 @@ def report() -> list[tuple[str, str, str]]:
         try:
             rows.append((name, metadata.version(name), ""))
         except metadata.PackageNotFoundError:
-            rows.append((name, "missing", fix))
+            rows.append((name, "not installed" if "only for" in fix else "missing", fix))
     rows.append(("GPU", *_gpu()))
     free = shutil.disk_usage(".").free / 2**30
     rows.append(("free disk", f"{free:.0f} GiB", "" if free > 5 else "a run of a base model needs about 5 GiB"))

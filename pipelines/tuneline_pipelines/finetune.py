@@ -36,7 +36,7 @@ def _described(pipeline: Callable[..., Any]) -> Callable[..., Any]:
         for section, schema in SECTIONS.items()
         for name, field in schema.model_fields.items()
     ]
-    pin = "    data_pin: Content hash of the sources and the tokenizer; prepare refuses others. Empty does not ask."
+    pin = "    data_pin: Content hash of sources and tokenizer; prepare refuses others. Never empty one by hand."
     head = "Labelled text in, a registered text classifier out."
     pipeline.__doc__ = "\n".join([head, "", "Args:", *lines, pin])
     return pipeline
@@ -93,7 +93,6 @@ def build(pinned: bool) -> Any:
         trained = train(
             data=prepared.outputs["data"],
             model_name=model_name,
-            model_max_length=model_max_length,
             train_epochs=train_epochs,
             train_learning_rate=train_learning_rate,
             train_batch_size=train_batch_size,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tuneline_pipelines.state import State, close_abandoned, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
 GRACE_SECONDS = 10
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StepFailed(Exception):  # noqa: N818 - it is a step's outcome, told with the place of its log
@@ -47,39 +49,33 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
         StepFailed: a step failed otherwise.
         KeyboardInterrupt: stopped from outside; the runs are ended as KILLED.
     """
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     started = time.monotonic()
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
-    _refuse_rewritten(parameters, state)
-    run_id, owned = _open_run(recipe, state, parameters)
-    os.environ[tracking.PARENT] = run_id
-    os.environ[OWNER_PID] = str(os.getpid())
+    with _signals():
+        run_id, owned = _open_run(recipe, state, parameters)
+        status, metrics = "FAILED", {}
+        try:
+            result = _run_steps(recipe, run_id, parameters, state, tell)
+            total = time.monotonic() - started
+            not_training = total - result["metrics"]["train_seconds"]
+            result["seconds"] |= {"total": round(total, 2), "not_training": round(not_training, 2)}
+            metrics, status = result["metrics"], "FINISHED"
+            return result
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracking.close_pipeline_run(run_id, status, owned, metrics)
+
+
+def _run_steps(recipe: Recipe, run_id: str, parameters: dict[str, Any], state: State, tell: Tell) -> dict[str, Any]:
+    os.environ |= {"PYTHONUNBUFFERED": "1", tracking.PARENT: run_id, OWNER_PID: str(os.getpid())}
     log = state.logs / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    status, metrics = "FAILED", {}
-    try:
-        with log.open("w", encoding="utf-8", buffering=1) as file, _signals():
-            watcher = Watcher(file, tell)
-            outputs = _run_pipeline(parameters, state, watcher)
-        result = _result(recipe, run_id, outputs)
-        total = time.monotonic() - started
-        not_training = total - result["metrics"]["train_seconds"]
-        result["seconds"] = watcher.seconds | {"total": round(total, 2), "not_training": round(not_training, 2)}
-        metrics, status = result["metrics"], "FINISHED"
-        return result
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracking.close_pipeline_run(run_id, status, owned, metrics)
-
-
-def _refuse_rewritten(parameters: dict[str, Any], state: State) -> None:
-    """KFP's subprocess runner puts its interpreter's path in place of the word python3 in every argument of a step."""
-    for name, value in [("TUNELINE_HOME", str(state.home)), *parameters.items()]:
-        if "python3" in str(value):
-            key = name.replace("_", ".", 1) if name in parameters else name
-            raise InputError(f"{key}: {value!r} holds 'python3', which KFP's local runner rewrites; use another name")
+    with log.open("w", encoding="utf-8", buffering=1) as file:
+        watcher = Watcher(file, tell)
+        outputs = _run_pipeline(parameters, state, watcher)
+    return _result(recipe, run_id, outputs) | {"seconds": watcher.seconds}
 
 
 def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple[str, bool]:
@@ -88,25 +84,43 @@ def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"
         path.write_text(text, encoding="utf-8")
-        return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path, owner(os.getpid()))
+        return tracking.open_pipeline_run(recipe.register_.name, state.artifacts, parameters, path, owner())
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C stop a run alike: the step's processes end first, then the runs are closed."""
+    """SIGTERM, Ctrl-C and a closed terminal stop a run alike: the step's processes end, then the runs are closed.
+
+    From the first signal on, others are ignored until that is done.
+    """
 
     def stop(_number: int, _frame: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
         _end_children()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _plain_python() -> Iterator[None]:
+    """Let the runner start steps as `python3`, found first on the PATH.
+
+    It puts sys.executable in place of the word python3 in every argument and hands the whole to a shell, unquoted: a
+    data file with python3 in its name, or an environment below a folder with a space in its name, would not survive.
+    """
+    executable, path = sys.executable, os.environ.get("PATH", "")
+    sys.executable, os.environ["PATH"] = "python3", os.pathsep.join([str(Path(executable).parent), path])
+    try:
+        yield
+    finally:
+        sys.executable, os.environ["PATH"] = executable, path
 
 
 def _end_children() -> None:
@@ -133,12 +147,13 @@ def _run_pipeline(parameters: dict[str, Any], state: State, watcher: Watcher) ->
     pipeline = build(pinned=bool(parameters["data_pin"]))
     try:
         stream: Any = watcher  # only a stream's write and flush are used
-        with contextlib.redirect_stdout(stream):
+        with contextlib.redirect_stdout(stream), _plain_python():
             task = pipeline(**parameters)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # whatever the runner or a step's process made of it
         if watcher.error:
             raise InputError(watcher.error) from None
-        why = watcher.exception or "its process ended early (killed, or out of memory)"
+        ended = "its process ended early (killed, or out of memory)"
+        why = watcher.exception or (ended if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}")
         raise StepFailed(f"{watcher.step or 'the pipeline'} failed: {why}; log: {watcher.log.name}") from error
     return task.outputs
 
@@ -162,7 +177,7 @@ def _result(recipe: Recipe, run_id: str, outputs: dict[str, Any]) -> dict[str, A
         "metrics": outputs["metrics"].metadata | outputs["training"].metadata,
         "model": {"name": version["name"], "version": version["version"], "aliases": version["aliases"]},
         "gate": version["verdicts"],
-        "data": {"sha256": manifest.sha256["all"], "rows": manifest.rows},
+        "data": {"sha256": manifest.sha256["all"], "rows": manifest.rows, "notes": manifest.notes},
         "evaluation": outputs["evaluation"].path,
         "report": outputs["report"].path,
     }

@@ -55,11 +55,16 @@ def write(rows: Iterable[dict[str, Any]], out: Path | None) -> None:
         return
     if out.suffix not in (".csv", ".jsonl"):
         raise InputError(f"{out}: unknown form {out.suffix!r}; allowed: .csv, .jsonl")
-    with out.open("w", encoding="utf-8", newline="") as stream:
-        if out.suffix == ".csv":
-            _write_csv(rows, stream)
-        else:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as stream:
+            if out.suffix == ".csv":
+                _write_csv(rows, stream)
+            else:
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        part.replace(out)  # whole or not at all: an old file outlives a prediction that fails
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
@@ -72,5 +77,11 @@ def _write_csv(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
 
 
 def _safe(value: Any) -> Any:
-    """A cell that a spreadsheet would run as a formula gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A cell that a spreadsheet would run as a formula gets an apostrophe in front; a number, such as -1, is none."""
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -16,11 +16,13 @@ def shipped() -> dict[str, Path]:
 
 
 def load(recipe: str, overrides: list[str]) -> Recipe:
-    """Read a recipe by file or by name, and apply overrides.
+    """Read a recipe by file or by name, and apply overrides; an override in the recipe's place means the quickstart.
 
     Raises:
         InputError: no such recipe, or a key or value is refused.
     """
+    if "=" in recipe and not recipe.endswith((".yaml", ".yml")):
+        recipe, overrides = "quickstart", [recipe, *overrides]
     if recipe.endswith((".yaml", ".yml")):
         return load_recipe(Path(recipe), overrides)
     known = shipped()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ class LiveSteps:
         self.bars = Progress(
             TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
+            redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         self.tasks: dict[tuple[str, str], TaskID] = {}
         self.told: dict[tuple[str, str], float] = {}
@@ -64,11 +66,14 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
         console.print(
             f"gate      {'met' if verdict['passed'] else 'NOT met'}: {verdict['rule']}: {verdict['evidence']}"
         )
+    for note in result["data"]["notes"]:
+        console.print(f"data      {note}", markup=False, soft_wrap=True)
     console.print(f"report    {result['report']}", markup=False, soft_wrap=True)
     seconds = ", ".join(f"{step} {value:.0f} s" for step, value in result["seconds"].items())
     console.print(f"seconds   {seconds}", markup=False)
+    name = shlex.quote(model["name"])
     at = "@" + model["aliases"][0] if model["aliases"] else f"/{model['version']}"
-    console.print(f"next      tuneline predict {model['name']}{at} FILE    or    tuneline ui", markup=False)
+    console.print(f"next      tuneline predict {name}{at} FILE    or    tuneline ui", markup=False)
 
 
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:

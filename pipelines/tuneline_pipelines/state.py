@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +47,28 @@ def open_state() -> State:
     return State(home, uri, artifacts)
 
 
-def owner(pid: int) -> str | None:
-    """PID@start of a living process; the start tells it from a later one with the same number. None for a dead one."""
+def owner() -> str:
+    """This process as host/pid@start; the start, in seconds, tells it from a later one with the same number."""
     import psutil
 
+    return f"{socket.gethostname()}/{os.getpid()}@{psutil.Process().create_time():.0f}"
+
+
+def lives(known: str) -> bool:
+    """Whether an owner still runs; one of another host cannot be seen from here, and is taken to live.
+
+    Two starts within a minute of each other are one: the clock that they are told by may have been set in between.
+    """
+    import psutil
+
+    host, _, process = known.rpartition("/")
+    pid, _, start = process.partition("@")
+    if host != socket.gethostname():
+        return True
     try:
-        return f"{pid}@{psutil.Process(pid).create_time():.0f}"
+        return abs(psutil.Process(int(pid)).create_time() - float(start)) < 60
     except psutil.NoSuchProcess:
-        return None
+        return False
 
 
 def close_abandoned(state: State) -> None:
@@ -61,4 +76,4 @@ def close_abandoned(state: State) -> None:
     from tuneline.tracking import close_abandoned
 
     if state.artifacts:
-        close_abandoned(lambda known: known == owner(int(known.partition("@")[0])))
+        close_abandoned(lives)

@@ -327,3 +327,23 @@ def test_any_accepted_train_section_survives_flat_parameters_and_json_that_knows
     flat = Recipe(data=DATA, train=section).flat()
     assert from_flat(TrainConfig, flat) == section
     assert from_flat(TrainConfig, json.loads(json.dumps(flat), parse_int=float)) == section
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["data.label_column=text"], "data.label_column: 'text' given; must differ from data.text_column"),
+        (["data.validation_share=0"], "data.validation_share: 0 given; must be above 0, or data.validation given"),
+        (
+            ["data.validation_share=0.5", "data.test_share=0.5"],
+            "data.test_share: with data.validation_share it must be below 1, so that rows remain to train",
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(tmp_path, overrides, told):
+    assert refusal(tmp_path, "data: {train: a.csv}", *overrides) == told
+
+
+def test_a_share_that_is_not_used_may_be_anything(tmp_path):
+    recipe = load(tmp_path, "data: {train: a.csv, test: b.csv}", "data.test_share=0", "data.validation_share=0.9")
+    assert recipe.data.validation_share == 0.9

@@ -34,7 +34,8 @@ BEFORE = [
     ("positions", ["data.train=good.csv", "model.max_length=9999"], "model.max_length: 9999 given"),
     ("learning rate", ["data.train=good.csv", "train.learning_rate=-1"], "train.learning_rate: -1 given"),
     ("unknown override", ["data.train=good.csv", "train.lerning_rate=1"], "did you mean learning_rate?"),
-    ("rewritten", ["data.train=good.csv", "data.text_column=python3"], "data.text_column: 'python3' holds 'python3'"),
+    ("same column", ["data.train=good.csv", "data.text_column=label"], "data.label_column: 'label' given; must differ"),
+    ("no share", ["data.train=good.csv", "data.test_share=0"], "data.test_share: 0 given; must be above 0"),
     ("no value", ["data.train=good.csv", "train.epochs"], "not an override; write key.path=value"),
 ]
 DURING = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import reviews
+from tests.conftest import free_port, reviews
 from tests.e2e.conftest import Project
 
 pytestmark = [
@@ -38,9 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) ->
 
 @pytest.fixture(scope="module")
 def address(finished: tuple[Project, dict[str, Any]]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = finished[0].start("ui", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
     try:

@@ -65,6 +65,19 @@ def test_a_field_that_the_protos_do_not_know_is_found(compiled: Path) -> None:
         check(compiled)
 
 
+@pytest.mark.parametrize("override", ["model.max_length=9999", "data.train=sample:nope", "data.train=."])
+def test_what_no_cluster_could_run_either_is_refused(tmp_path: Path, reviews_csv: Path, override: str) -> None:
+    recipe = load_recipe(shipped()["text"], [f"data.train={reviews_csv}", override])
+    with pytest.raises(InputError):
+        compile_pipeline(tmp_path / "pipeline.yaml", recipe)
+    assert not (tmp_path / "pipeline.yaml").exists()
+
+
+def test_only_yaml_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown form '\.txt'"):
+        compile_pipeline(tmp_path / "pipeline.txt", None)
+
+
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         compile_pipeline(tmp_path / "missing" / "pipeline.yaml", None)

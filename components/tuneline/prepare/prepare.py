@@ -86,20 +86,27 @@ def _splits(data: DataConfig) -> tuple[Rows, list[str]]:
             rows[name] = (list(range(len(source.texts))), source.texts, source.labels)
     _make_missing(data, rows, notes)
     _drop_leaks(rows, notes)
+    classes = set(rows["train"][2])
     for name, keep in (("train", data.max_train), ("validation", data.max_validation), ("test", data.max_test)):
         rows[name] = _take(rows[name], split.sample(rows[name][1], keep, data.seed))
     for name in SPLITS:
         if not rows[name][0]:
-            raise InputError(f"data.{name}: no rows left in the {name} split; give more data or a larger share")
+            why = f" ({'; '.join(notes)})" if notes else ""
+            raise InputError(f"data.{name}: no rows left in the {name} split; give more data or a larger share{why}")
+    if lost := classes - set(rows["train"][2]):
+        raise InputError(
+            f"data.max_train: a sample of {data.max_train} keeps no training row of {len(lost)} of {len(classes)} "
+            f"classes, such as {_shown(min(lost))}; raise it"
+        )
     return rows, notes
 
 
 def _make_missing(data: DataConfig, rows: Rows, notes: list[str]) -> None:
     shares = {name: 0.0 if name in rows else getattr(data, f"{name}_share") for name in ("validation", "test")}
-    if sum(shares.values()) >= 1:
-        raise InputError("data.test_share: with data.validation_share it must be below 1, so that rows remain to train")
     whole = rows["train"]
     names = split.assign(whole[1], data.seed, shares["validation"], shares["test"])
+    if kept := split.keep_classes(names, whole[1], whole[2]):
+        notes.append(f"train: {kept} rows kept from the held-out splits, because train had none of their classes")
     for name in SPLITS:
         if name not in rows or name == "train":
             rows[name] = _take(whole, [index for index, at in enumerate(names) if at == name])
@@ -134,16 +141,21 @@ def _take(part: tuple[list[int], list[str], list[str]], indices: list[int]) -> t
 def _labels(rows: Rows) -> list[str]:
     counts = Counter(rows["train"][2])
     if len(counts) < 2:
-        raise InputError(f"data.train: only one class ({next(iter(counts))!r}) in the training rows; two are needed")
+        raise InputError(f"data.train: only one class ({_shown(*counts)}) in the training rows; two are needed")
     for name in ("validation", "test"):
         for number, label in zip(rows[name][0], rows[name][2], strict=True):
             if label not in counts:
                 raise InputError(
-                    f"data.{name}: row {number + 1}: label {label!r} does not occur in the training rows; "
+                    f"data.{name}: row {number + 1}: label {_shown(label)} does not occur in the training rows; "
                     f"add examples to train or remove the row"
                 )
     numeric = all(label.isascii() and label.isdigit() for label in counts)
     return sorted(counts, key=(lambda label: (int(label), label)) if numeric else None)
+
+
+def _shown(label: str) -> str:
+    """A label for a message; short, because a column of texts may have been taken for labels."""
+    return repr(label if len(label) <= 40 else f"{label[:40]}…")
 
 
 def _write(out: Path, checkpoint_folder: Path, name: str, rows: Rows, labels: list[str], model: ModelConfig) -> int:

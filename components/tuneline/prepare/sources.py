@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, NotHereError
 from tuneline.prepare import sample
 
 READABLE = ".csv, .tsv, .jsonl, .parquet"
@@ -56,11 +57,11 @@ def local_file(uri: str, key: str) -> Path:
     Raises:
         InputError: no file is there, or its form is unknown.
     """
-    path = Path(uri).expanduser()
+    path = Path(os.path.expanduser(uri))  # noqa: PTH111 - pathlib's raises for an unknown user
     if path.is_dir():
         raise InputError(f"{key}: {uri} is a directory; give a file ({READABLE})")
     if not path.is_file():
-        raise InputError(f"{key}: {uri}: no such file; give a file ({READABLE}), relative to the current directory")
+        raise NotHereError(f"{key}: {uri}: no such file; give a file ({READABLE}), relative to the current directory")
     if path.suffix.lower() not in _READERS:
         raise InputError(f"{key}: {uri}: unknown form {path.suffix or 'without a suffix'!r}; allowed: {READABLE}")
     if path.stat().st_size == 0:
@@ -198,8 +199,10 @@ _READERS = {".csv": _delimited, ".tsv": _delimited, ".jsonl": _json_lines, ".par
 
 
 def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
-
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise InputError(f"data.{split}: {uri}: hub data needs pip install 'tuneline[hub]'") from None
     address, _, query = uri.removeprefix("hf://").partition("?")
     name, _, config = address.partition(":")
     asked = dict(parse_qsl(query, strict_parsing=False))

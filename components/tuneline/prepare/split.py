@@ -23,6 +23,20 @@ def assign(texts: list[str], seed: int, validation_share: float, test_share: flo
     return names
 
 
+def keep_classes(names: list[str], texts: list[str], labels: list[str]) -> int:
+    """Send held-out rows of classes that train has no row of to train, in place, all rows of a text together.
+
+    Returns:
+        How many rows moved.
+    """
+    known = {label for name, label in zip(names, labels, strict=True) if name == "train"}
+    moving = {text for text, label in zip(texts, labels, strict=True) if label not in known}
+    moved = [index for index, text in enumerate(texts) if text in moving and names[index] != "train"]
+    for index in moved:
+        names[index] = "train"
+    return len(moved)
+
+
 def sample(texts: list[str], keep: int, seed: int) -> list[int]:
     """Indices of a seeded sample of at most `keep` texts (0 keeps all), in their own order."""
     if keep == 0 or keep >= len(texts):

@@ -13,7 +13,7 @@ from tuneline import registry
 from tuneline.artifacts import Decision, read_json, write_json
 from tuneline.config import RegisterConfig, from_flat
 from tuneline.progress import say
-from tuneline.register.gate import judge
+from tuneline.register.gate import Verdict, judge
 from tuneline.step import Artifact, step
 from tuneline.tracking import StepRun
 
@@ -50,7 +50,7 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
         "tuneline.gate": "passed" if all(verdict.passed for verdict in verdicts) else "refused",
         "tuneline.data_sha256": decision.data_sha256,
         "tuneline.base_model": decision.base_model,
-        **{f"tuneline.gate.{verdict.rule}": verdict.evidence for verdict in verdicts},
+        **{f"tuneline.gate.{verdict.rule}": _outcome(verdict) for verdict in verdicts},
         **{f"tuneline.metric.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
     version = registry.add_version(run, settings.name, model, tags)
@@ -60,6 +60,10 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
     held = ", ".join(aliases) or "no alias: " + "; ".join(v.evidence for v in verdicts if not v.passed)
     say(f"[register] {settings.name} version {version} ({held})")
     return result
+
+
+def _outcome(verdict: Verdict) -> str:
+    return f"{'passed' if verdict.passed else 'refused'}: {verdict.evidence}"
 
 
 def register_step(evaluation: Artifact, model: Artifact, out: Artifact, **parameters: Any) -> None:

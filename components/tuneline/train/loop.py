@@ -6,6 +6,7 @@ curve does not depend on the number of processes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from tuneline.config import TrainConfig
+from tuneline.errors import InputError
 from tuneline.train.batches import collate, epoch_batches
 
 Numbers = dict[str, float]
@@ -88,17 +90,20 @@ def train_loop(
     Returns:
         train_seconds of all optimizer steps, train_examples_per_second and train_tokens_per_second over them, and the
         last epoch's metrics.
+
+    Raises:
+        InputError: the loss is no longer finite.
     """
     group = group or Group()
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
-    plan = [epoch_batches(train.lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
-    total = sum(len(batches) for batches in plan)
+    lengths = train.lengths
+    total = settings.epochs * -(-len(lengths) // settings.batch_size)
     warmup = round(total * settings.warmup_share)
     step, seconds, last = 0, 0.0, Numbers()
-    for epoch, batches in enumerate(plan):
+    for epoch in range(settings.epochs):
         model.train()
-        for batch in batches:
+        for batch in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
             started = time.perf_counter()
             rate = settings.learning_rate * rate_at(step, total, warmup)
             for parameters in optimizer.param_groups:
@@ -107,14 +112,16 @@ def train_loop(
             took = time.perf_counter() - started
             seconds += took
             step += 1
-            tokens = sum(len(train.input_ids[index]) for index in batch)
+            if not math.isfinite(loss):
+                raise InputError(f"train.learning_rate: the loss is {loss} at step {step}; lower the learning rate")
+            tokens = sum(lengths[index] for index in batch)
             facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
             on_step(step, total, facts | {"tokens_per_second": tokens / took})
         last = measure(model, validation, settings.batch_size, pad_id, group)
         on_epoch(epoch + 1, last)
     return last | {
         "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
-        "train_tokens_per_second": sum(train.lengths) * settings.epochs / seconds,
+        "train_tokens_per_second": sum(lengths) * settings.epochs / seconds,
         "train_seconds": seconds,
     }
 

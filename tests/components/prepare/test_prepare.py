@@ -18,6 +18,7 @@ from tuneline.artifacts import SPLITS, PreparedData, read_split
 from tuneline.config import DataConfig, ModelConfig, Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin, prepare, prepare_step
+from tuneline.prepare.split import place
 
 TRAIN = [("good film", "pos"), ("bad film", "neg"), ("nice plot", "pos"), ("dull plot", "neg")]
 HELD_OUT = {"validation": [("great actors", "pos"), ("poor actors", "neg")], "test": [("the lovely film", "pos")]}
@@ -209,23 +210,29 @@ def test_data_that_cannot_be_learned_from_is_refused(make, splits, told):
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("keep", "told"),
-    [
-        (
-            {"validation_share": 0.5, "test_share": 0.5},
-            "data.test_share: with data.validation_share it must be below 1",
-        ),
-        (
-            {"validation_share": 0.0},
-            "data.validation: no rows left in the validation split; give more data or a larger",
-        ),
-    ],
-)
-def test_shares_that_leave_a_split_empty_are_refused(make, keep, told):
+def test_a_rare_class_is_kept_in_train_with_all_rows_of_its_texts_and_told(make):
+    rare = [("plot was not boring", "odd"), ("plot was not boring", "odd"), ("actors was not boring", "even")]
+    done = make(train=[*reviews(60), *rare], keep={"validation_share": 0.4, "test_share": 0.4})
+    assert {"odd", "even"} <= set(done.manifest.labels)
+    texts = {split: column(done.folder, split) for split in SPLITS}
+    for text, _ in rare:
+        assert sum(text in texts[split] for split in SPLITS) == 1
+    moved = [note for note in done.manifest.notes if "kept from the held-out splits" in note]
+    assert bool(moved) == any(place(text, 0, "split") < 0.8 for text, _ in rare)
+
+
+def test_a_sample_that_loses_a_class_names_the_key(make):
+    rows = [*reviews(60), ("plot was not boring", "odd")]
+    with pytest.raises(InputError, match=r"data\.max_train: a sample of 2 keeps no training row of \d of 3 classes"):
+        make(train=rows, keep={"max_train": 2}, **HELD_OUT)
+
+
+def test_a_long_label_is_not_repeated_in_an_error(make):
+    secret = "a customer's whole message " * 5
     with pytest.raises(InputError) as caught:
-        make(train=reviews(50), keep=keep)
-    assert told in str(caught.value)
+        make(train=TRAIN, validation=HELD_OUT["validation"], test=[("the lovely film", secret)])
+    assert secret.strip() not in str(caught.value)
+    assert "a customer's whole message" in str(caught.value)
 
 
 def test_a_text_that_no_tokenizer_takes_is_refused_as_bad_input(tmp_path, tiny_checkpoint):

@@ -72,8 +72,8 @@ def test_a_refused_version_is_registered_with_its_evidence_and_without_an_alias(
     tags = store.get_model_version("desk", "1").tags
     decision = Decision.load(trained)
     assert tags["tuneline.gate"] == "refused"
-    assert tags["tuneline.gate.min_accuracy"] == "accuracy 0.9000, needs 0.95"
-    assert tags["tuneline.gate.beats_baseline"] == "0.9000 against the baseline's 0.8500"
+    assert tags["tuneline.gate.min_accuracy"] == "refused: accuracy 0.9000, needs 0.95"
+    assert tags["tuneline.gate.beats_baseline"] == "passed: 0.9000 against the baseline's 0.8500"
     assert (tags["tuneline.metric.accuracy"], tags["tuneline.metric.log_loss"]) == ("0.900000", "0.300000")
     assert (tags["tuneline.data_sha256"], tags["tuneline.base_model"]) == (decision.data_sha256, decision.base_model)
     told = capsys.readouterr().out
@@ -181,7 +181,8 @@ def test_the_step_shows_and_records_the_version(store, evaluation, trained, tmp_
     version = store.get_model_version("desk", "1")
     run = store.get_run(version.run_id)
     assert run.info.status == "FINISHED"
-    assert {file.path for file in store.list_artifacts(run.info.run_id)} == {"model", "version.json"}
+    stored = {file.path for file in store.list_artifacts(run.info.run_id)}
+    assert stored == {Path(version.source).name, "version.json"}
 
 
 def test_the_step_refuses_rules_that_are_none(store, evaluation, trained, tmp_path, capsys):
