@@ -56,24 +56,24 @@ class LiveSteps:
 def show_result(console: Console, result: dict[str, Any]) -> None:
     """The metrics, where the model is, and the next command to type."""
     table = Table("metric", "value")
-    for name, value in result["metrics"].items():
+    ranks = {name: rank for rank, name in enumerate(SHOWN)}
+    for name, value in sorted(result["metrics"].items(), key=lambda item: (ranks.get(item[0], len(ranks)), item[0])):
         table.add_row(name.replace("_", " "), f"{value:.4g}")
     console.print(table)
     model = result["model"]
     aliases = ", ".join(model["aliases"]) or "no alias: the gate refused it"
     console.print(f"model     {model['name']} version {model['version']} ({aliases})", markup=False)
     for verdict in result["gate"]:
-        console.print(
-            f"gate      {'met' if verdict['passed'] else 'NOT met'}: {verdict['rule']}: {verdict['evidence']}"
-        )
+        met = "met" if verdict["passed"] else "NOT met"
+        console.print(f"gate      {met}: {verdict['rule']}: {verdict['evidence']}", markup=False, soft_wrap=True)
     for note in result["data"]["notes"]:
         console.print(f"data      {note}", markup=False, soft_wrap=True)
     console.print(f"report    {result['report']}", markup=False, soft_wrap=True)
-    seconds = ", ".join(f"{step} {value:.0f} s" for step, value in result["seconds"].items())
-    console.print(f"seconds   {seconds}", markup=False)
+    seconds = ", ".join(f"{step.replace('_', ' ')} {value:.0f} s" for step, value in result["seconds"].items())
+    console.print(f"seconds   {seconds}", markup=False, soft_wrap=True)
     name = shlex.quote(model["name"])
-    at = "@" + model["aliases"][0] if model["aliases"] else f"/{model['version']}"
-    console.print(f"next      tuneline predict {name}{at} FILE    or    tuneline ui", markup=False)
+    at = "@" + model["aliases"][-1] if model["aliases"] else f"/{model['version']}"
+    console.print(f"next      tuneline predict {name}{at} FILE    or    tuneline ui", markup=False, soft_wrap=True)
 
 
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
