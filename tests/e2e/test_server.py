@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import free_port, reviews
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, wait_until_healthy
 
 pytestmark = pytest.mark.slow
 
@@ -27,16 +25,12 @@ def server(project: Project) -> Iterator[str]:
         f"sqlite:///{project.folder / 'server.db'}", "--artifacts-destination", str(project.folder / "artifacts"),
     ]  # fmt: skip
     environment = project.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.2)
+        wait_until_healthy(url, process)
         yield url
     finally:
         process.terminate()

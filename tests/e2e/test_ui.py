@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port, reviews
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, wait_until_healthy
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,13 +40,7 @@ def address(finished: tuple[Project, dict[str, Any]]) -> Iterator[str]:
     command = finished[0].start("ui", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2)
-                break
-            except OSError:
-                assert command.poll() is None, command.communicate()[1]
-                time.sleep(0.2)
+        wait_until_healthy(url, command)
         yield url
     finally:
         command.terminate()

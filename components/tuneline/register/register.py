@@ -27,11 +27,6 @@ class RegisteredVersion:
     aliases: list[str]
     verdicts: list[dict[str, object]]
 
-    @property
-    def passed(self) -> bool:
-        """Whether every rule was met."""
-        return all(verdict["passed"] for verdict in self.verdicts)
-
 
 def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path, run: StepRun) -> RegisteredVersion:
     """Judge the evaluation, register the model, move the aliases that it earned, and write the outcome as JSON.
@@ -46,15 +41,16 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
     metrics = read_json(evaluation / "metrics.json")["metrics"]
     decision = Decision.load(model)
     verdicts = judge(metrics, settings.rules)
+    passed = all(verdict.passed for verdict in verdicts)
     tags = {
-        "tuneline.gate": "passed" if all(verdict.passed for verdict in verdicts) else "refused",
+        "tuneline.gate": "passed" if passed else "refused",
         "tuneline.data_sha256": decision.data_sha256,
         "tuneline.base_model": decision.base_model,
         **{f"tuneline.gate.{verdict.rule}": _outcome(verdict) for verdict in verdicts},
         **{f"tuneline.metric.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
     version = registry.add_version(run, settings.name, model, tags)
-    aliases = registry.set_aliases(settings.name, version) if tags["tuneline.gate"] == "passed" else []
+    aliases = registry.set_aliases(settings.name, version) if passed else []
     result = RegisteredVersion(settings.name, version, aliases, [asdict(verdict) for verdict in verdicts])
     write_json(out, asdict(result))
     held = ", ".join(aliases) or "no alias: " + "; ".join(v.evidence for v in verdicts if not v.passed)
