@@ -1,13 +1,7 @@
-"""The image that each step runs in, named when a pipeline is built; the runner on a laptop ignores it."""
-
-import os
+"""The image that each step runs in, unless a cluster's profile names another; the runner on a laptop ignores it."""
 
 from tuneline import __version__
 
-
-def _image(step: str) -> str:
-    prefix = os.environ.get("TUNELINE_IMAGE_PREFIX", "tuneline/python")
-    return f"{prefix}-{step}:{__version__}"
-
-
-PREPARE, TRAIN, EVALUATE, REGISTER = map(_image, ("prepare", "train", "evaluate", "register"))
+PREPARE, TRAIN, EVALUATE, REGISTER = (
+    f"tuneline/tuneline-{step}:{__version__}" for step in ("prepare", "train", "evaluate", "register")
+)

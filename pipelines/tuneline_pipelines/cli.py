@@ -92,12 +92,15 @@ def compile_(
     recipe: Annotated[str | None, typer.Argument(help="Its values become the parameters' defaults.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
+    profile: Annotated[Path | None, typer.Option(help="What the cluster is asked for: a YAML file.")] = None,
 ) -> None:
     """Write the pipeline as KFP's intermediate representation."""
     from tuneline_pipelines.compile import compile_pipeline
     from tuneline_pipelines.recipes import load
+    from tuneline_pipelines.resources import load_profile
 
-    for note in compile_pipeline(output, load(recipe, overrides or []) if recipe else None):
+    chosen = load(recipe, overrides or []) if recipe else None
+    for note in compile_pipeline(output, chosen, load_profile(profile) if profile else None):
         told.print(note, markup=False, highlight=False, soft_wrap=True)
     told.print(f"wrote {output}", markup=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import yaml
 
 from tuneline.config import Recipe
 from tuneline.errors import InputError, NotHereError
+from tuneline_pipelines.resources import Profile, apply
 
 
-def compile_pipeline(out: Path, recipe: Recipe | None) -> list[str]:
-    """Write the IR; a recipe's values become the parameters' defaults.
+def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None = None) -> list[str]:
+    """Write the IR; a recipe's values become the parameters' defaults, a profile what the cluster is asked for.
 
     Sources and a checkpoint that this machine can read are pinned by content. The cluster may see what it cannot: such
     a pipeline is written all the same, without a pin, so that KFP never reuses data that may have changed.
@@ -36,17 +38,24 @@ def compile_pipeline(out: Path, recipe: Recipe | None) -> list[str]:
             arguments["data_pin"] = pin(recipe.data, recipe.model)
         except NotHereError as error:
             notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
-    pipeline = build(pinned=bool(arguments.get("data_pin")))
+    pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile) if profile else None)
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    check(out)
+    if moving := [image for image in check(out) if "@sha256:" not in image]:
+        notes.append(
+            f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
+            f"name them by digest in a profile"
+        )
     return notes
 
 
-def check(path: Path) -> None:
+def check(path: Path) -> list[str]:
     """Parse IR with KFP's protos and see that every component and executor that it refers to exists.
+
+    Returns:
+        The images that it runs.
 
     Raises:
         InputError: it does not hold.
@@ -59,6 +68,8 @@ def check(path: Path) -> None:
     spec = protos.PipelineSpec()
     try:
         json_format.ParseDict(documents[0], spec)
+        for platform in documents[1:]:
+            json_format.ParseDict(platform, protos.PlatformSpec())
     except (json_format.ParseError, IndexError) as error:
         raise InputError(f"{path}: not a KFP pipeline: {error}") from None
     executors = spec.deployment_spec.fields["executors"].struct_value.fields
@@ -69,3 +80,7 @@ def check(path: Path) -> None:
     for name, component in spec.components.items():
         if not component.HasField("dag") and component.executor_label not in executors:
             raise InputError(f"{path}: component {name} refers to executor {component.executor_label!r}, not there")
+    return sorted(
+        executor.struct_value.fields["container"].struct_value.fields["image"].string_value
+        for executor in executors.values()
+    )

@@ -42,8 +42,13 @@ def _described(pipeline: Callable[..., Any]) -> Callable[..., Any]:
     return pipeline
 
 
-def build(pinned: bool) -> Any:
-    """The pipeline; `pinned` says that data_pin will be given, so that an equal pin may reuse prepared data."""
+def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> Any:
+    """The pipeline.
+
+    Args:
+        pinned: data_pin will be given, so that an equal pin may reuse prepared data.
+        configure: called with each step's name and task, to put on it what a cluster needs.
+    """
 
     @dsl.pipeline(name="tuneline-finetune")
     @_described
@@ -110,6 +115,10 @@ def build(pinned: bool) -> Any:
             register_name=register_name,
             register_rules=register_rules,
         ).set_caching_options(enable_caching=False)
+        if configure:
+            tasks = {"prepare": prepared, "train": trained, "evaluate": evaluated, "register": registered}
+            for name, task in tasks.items():
+                configure(name, task)
         return Outputs(
             data=prepared.outputs["data"],
             model=trained.outputs["model"],

@@ -30,7 +30,8 @@ def test_nothing_is_installed_when_a_step_starts(compiled: Path) -> None:
 
 def test_a_recipe_s_values_become_defaults_and_a_readable_source_is_pinned(reviews_csv: Path, tmp_path: Path) -> None:
     recipe = load_recipe(shipped()["text"], [f"data.train={reviews_csv}", "train.epochs=7"])
-    assert compile_pipeline(tmp_path / "pipeline.yaml", recipe) == []
+    (note,) = compile_pipeline(tmp_path / "pipeline.yaml", recipe)
+    assert "images are named by a tag" in note
     document = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
     parameters = document["root"]["inputDefinitions"]["parameters"]
     assert parameters["train_epochs"]["defaultValue"] == 7
@@ -41,7 +42,7 @@ def test_a_recipe_s_values_become_defaults_and_a_readable_source_is_pinned(revie
 
 def test_data_that_only_the_cluster_sees_is_not_pinned_and_not_cached(tmp_path: Path) -> None:
     recipe = load_recipe(shipped()["text"], ["data.train=/mnt/of-the-cluster/train.csv"])
-    (note,) = compile_pipeline(tmp_path / "pipeline.yaml", recipe)
+    note, _ = compile_pipeline(tmp_path / "pipeline.yaml", recipe)
     assert "/mnt/of-the-cluster/train.csv" in note
     document = next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
     assert document["root"]["dag"]["tasks"]["prepare"]["cachingOptions"] == {}

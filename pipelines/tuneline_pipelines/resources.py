@@ -1,0 +1,263 @@
+"""A cluster's profile: images, resources, secrets, volumes and placement of each step, in a file apart from the recipe.
+
+The same recipe runs on any cluster, and a profile serves every recipe. Secrets are named here, never written: their
+values stay in Kubernetes. What a profile says is put on the tasks when the pipeline is compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, model_validator
+
+from tuneline.config import Section, validate
+from tuneline.errors import InputError, without_credentials
+
+_SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY", re.IGNORECASE)
+
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
+
+
+class Accelerator(Section):
+    """GPUs of one task."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many."""
+    type: Annotated[str, Field(min_length=1)] = "nvidia.com/gpu"
+    """The resource's name: nvidia.com/gpu, amd.com/gpu, or a MIG slice such as nvidia.com/mig-1g.10gb."""
+
+
+class Toleration(Section):
+    """A taint that the task's pod accepts."""
+
+    key: str | None = None
+    """The taint's key; none with operator Exists tolerates all."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Equal compares the value, Exists does not."""
+    value: str | None = None
+    """The taint's value."""
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+    """The taint's effect; none tolerates all of them."""
+
+
+class Volume(Section):
+    """A persistent volume claim, for checkpoints or a cache of models."""
+
+    claim: ObjectName
+    """The claim's name."""
+    mount_path: MountPath
+    """Where the task sees it."""
+    sub_path: str = ""
+    """Only this folder of it."""
+
+
+class SecretEnv(Section):
+    """A Kubernetes Secret, some of whose keys become environment variables."""
+
+    name: ObjectName
+    """The Secret's name, in the namespace of the run."""
+    keys: dict[str, EnvName] = Field(min_length=1)
+    """The Secret's key -> the environment variable."""
+
+
+class StepProfile(Section):
+    """What one step's pod asks for."""
+
+    image: str = ""
+    """The step's image, best by digest (NAME@sha256:...); empty takes images.prefix."""
+    cpu_request: Quantity | None = None
+    """Processor cores that are reserved."""
+    cpu_limit: Quantity | None = None
+    """Processor cores that it may use."""
+    memory_request: Quantity | None = None
+    """Memory that is reserved."""
+    memory_limit: Quantity | None = None
+    """Memory above which it is killed."""
+    accelerator: Accelerator | None = None
+    """GPUs."""
+    shared_memory: Quantity | None = None
+    """Size of /dev/shm, held in memory; Kubernetes' own 64 MiB are too few for several training processes."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Labels that the node must have."""
+    tolerations: list[Toleration] = Field(default_factory=list)
+    """Taints that the pod accepts."""
+    volumes: list[Volume] = Field(default_factory=list)
+    """Claims to mount."""
+    timeout_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Seconds after which the step is stopped."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """How often a failed step is started again; every step may be."""
+
+
+class Images(Section):
+    """Where the images are."""
+
+    prefix: str = ""
+    """Put in front of tuneline-STEP:VERSION, such as registry.example.com/ml; a private registry when air-gapped."""
+    pull_secrets: list[ObjectName] = Field(default_factory=list)
+    """Secrets for the registry."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When an image is pulled."""
+
+
+class Security(Section):
+    """Who the pods run as."""
+
+    user: Annotated[int, Field(ge=1)] = 10001
+    """Numeric user id, never root."""
+    group: Annotated[int, Field(ge=1)] = 10001
+    """Numeric group id."""
+
+
+def _no_secret(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if _SECRET_LIKE.search(name) or without_credentials(value) != value:
+            raise ValueError(f"{name} looks like a secret; keep it in a Kubernetes Secret and name that under secrets")
+    return values
+
+
+class Steps(Section):
+    """The four steps."""
+
+    prepare: StepProfile = StepProfile()
+    """Data preparation."""
+    train: StepProfile = StepProfile()
+    """Fine-tuning."""
+    evaluate: StepProfile = StepProfile()
+    """Evaluation."""
+    register_: StepProfile = Field(default=StepProfile(), alias="register")
+    """Registration."""
+
+
+class Profile(Section):
+    """One cluster."""
+
+    images: Images = Images()
+    """Where the images are."""
+    security: Security = Security()
+    """Who the pods run as."""
+    env: Annotated[dict[EnvName, str], AfterValidator(_no_secret)] = Field(default_factory=dict)
+    """Plain environment variables of every step, such as MLFLOW_TRACKING_URI; no secrets."""
+    secrets: list[SecretEnv] = Field(default_factory=list)
+    """Secrets whose keys become environment variables of every step."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Pod labels of every step, for cost and ownership."""
+    queue: LabelValue | None = None
+    """Kueue's local queue."""
+    air_gapped: bool = False
+    """The hub is out of reach: checkpoints and data come from volumes and packages, and nothing asks for the hub."""
+    steps: Steps = Steps()
+    """Resources, placement and volumes of each step."""
+
+    @model_validator(mode="after")
+    def _requests_fit(self) -> Profile:
+        for name in ("prepare", "train", "evaluate", "register_"):
+            step: StepProfile = getattr(self.steps, name)
+            for kind in ("cpu", "memory"):
+                request, limit = getattr(step, f"{kind}_request"), getattr(step, f"{kind}_limit")
+                if request and limit and _amount(request) > _amount(limit):
+                    raise ValueError(
+                        f"steps.{name.rstrip('_')}.{kind}_request: {request!r} given; at most the limit {limit}"
+                    )
+        return self
+
+
+_FACTORS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def _amount(quantity: str) -> float:
+    number = quantity.rstrip("mkMGTi")
+    return float(number) * _FACTORS.get(quantity[len(number) :], 1)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        InputError: the file is missing or no YAML mapping, or a key or value is refused.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--profile: {path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"--profile: {path}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"--profile: {path}: holds {type(tree).__name__}, not a mapping")
+    return validate(Profile, tree, "profile")
+
+
+def apply(profile: Profile, name: str, task: Any) -> None:
+    """Put on a task what the profile says of its step.
+
+    Args:
+        profile: the cluster.
+        name: prepare, train, evaluate or register.
+        task: KFP's task.
+    """
+    step: StepProfile = getattr(profile.steps, "register_" if name == "register" else name)
+    _image(profile.images, step, task)
+    _size(step, task)
+    _place(profile, step, task)
+    _environment(profile, step, task)
+    task.set_retry(num_retries=step.retries, backoff_duration="30s", backoff_factor=2.0)
+
+
+def _image(images: Images, step: StepProfile, task: Any) -> None:
+    from kfp import kubernetes
+
+    own = task.container_spec.image.rpartition("/")[2]
+    if step.image or images.prefix:
+        task.set_container_image(step.image or f"{images.prefix.rstrip('/')}/{own}")
+    if images.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, images.pull_secrets)
+    kubernetes.set_image_pull_policy(task, images.pull_policy)
+
+
+def _size(step: StepProfile, task: Any) -> None:
+    from kfp import kubernetes
+
+    for key in ("cpu_request", "cpu_limit", "memory_request", "memory_limit"):
+        if value := getattr(step, key):
+            getattr(task, f"set_{key}")(value)
+    if step.accelerator:
+        task.set_accelerator_type(step.accelerator.type).set_accelerator_limit(step.accelerator.count)
+    if step.shared_memory:
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", step.shared_memory)  # noqa: S108
+    if step.timeout_seconds:
+        kubernetes.set_timeout(task, step.timeout_seconds)
+
+
+def _place(profile: Profile, step: StepProfile, task: Any) -> None:
+    from kfp import kubernetes
+
+    for key, value in step.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump())
+    for key, value in profile.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    if profile.queue:
+        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+    user, group = profile.security.user, profile.security.group
+    kubernetes.set_security_context(task, run_as_user=user, run_as_group=group, run_as_non_root=True)
+
+
+def _environment(profile: Profile, step: StepProfile, task: Any) -> None:
+    from kfp import kubernetes
+
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if profile.air_gapped else {}
+    for key, value in {**profile.env, **offline}.items():
+        task.set_env_variable(key, value)
+    for secret in profile.secrets:
+        kubernetes.use_secret_as_env(task, secret.name, secret.keys)
+    for volume in step.volumes:
+        kubernetes.mount_pvc(task, volume.claim, volume.mount_path, volume.sub_path)

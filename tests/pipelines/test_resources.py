@@ -1,0 +1,148 @@
+"""A cluster's profile: what it puts on each task, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tuneline.errors import InputError
+from tuneline_pipelines.compile import compile_pipeline
+from tuneline_pipelines.resources import load_profile
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+PROFILE: dict[str, Any] = {
+    "images": {"prefix": "registry.example.com/ml/", "pull_secrets": ["registry"]},
+    "env": {"MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000"},
+    "secrets": [{"name": "mlflow", "keys": {"password": "MLFLOW_TRACKING_PASSWORD"}}],
+    "labels": {"cost-center": "nlp"},
+    "queue": "gpu",
+    "air_gapped": True,
+    "steps": {
+        "train": {
+            "image": f"registry.example.com/ml/tuneline-train@{DIGEST}",
+            "accelerator": {"type": "nvidia.com/mig-1g.10gb", "count": 2},
+            "cpu_request": "500m",
+            "cpu_limit": "4",
+            "memory_request": "16Gi",
+            "memory_limit": "32Gi",
+            "shared_memory": "8Gi",
+            "node_selector": {"gpu": "h200"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "volumes": [{"claim": "models", "mount_path": "/models"}],
+            "timeout_seconds": 86400,
+            "retries": 3,
+        }
+    },
+}
+
+
+def written(folder: Path, tree: Any) -> Path:
+    path = folder / "profile.yaml"
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    notes = compile_pipeline(tmp_path / "pipeline.yaml", None, load_profile(written(tmp_path, PROFILE)))
+    pipeline, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    executors = pipeline["deploymentSpec"]["executors"]
+    tasks = pipeline["root"]["dag"]["tasks"]
+    return {"executors": executors, "tasks": tasks}, platform["platforms"]["kubernetes"]["deploymentSpec"], notes
+
+
+def test_images_resources_and_retries_stand_in_the_pipeline(documents: Any) -> None:
+    train = documents[0]["executors"]["exec-train"]["container"]
+    assert train["image"] == f"registry.example.com/ml/tuneline-train@{DIGEST}"
+    resources = train["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == ("500m", "4")
+    assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == ("16Gi", "32Gi")
+    assert resources["accelerator"]["resourceType"] == "nvidia.com/mig-1g.10gb"
+    assert resources["accelerator"]["resourceCount"] == "2"
+    assert documents[0]["tasks"]["train"]["retryPolicy"]["maxRetryCount"] == 3
+    assert documents[0]["tasks"]["prepare"]["retryPolicy"]["maxRetryCount"] == 2
+    prepare = documents[0]["executors"]["exec-prepare"]["container"]
+    assert prepare["image"].startswith("registry.example.com/ml/tuneline-prepare:")
+    assert "resources" not in prepare
+
+
+def test_placement_volumes_and_identity_stand_in_the_platform_document(documents: Any) -> None:
+    train = documents[1]["executors"]["exec-train"]
+    assert train["emptyDirMounts"] == [
+        {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "8Gi"}
+    ]
+    assert train["nodeSelector"] == {"labels": {"gpu": "h200"}}
+    (toleration,) = train["tolerations"]
+    assert (toleration["key"], toleration["operator"], toleration["effect"]) == (
+        "nvidia.com/gpu",
+        "Exists",
+        "NoSchedule",
+    )
+    assert train["pvcMount"][0]["mountPath"] == "/models"
+    assert train["activeDeadlineSeconds"] == "86400"
+    for executor in documents[1]["executors"].values():
+        assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert executor["podMetadata"]["labels"] == {"cost-center": "nlp", "kueue.x-k8s.io/queue-name": "gpu"}
+        assert executor["imagePullSecret"][0]["secretName"] == "registry"
+
+
+def test_every_step_gets_the_environment_and_credentials_by_name_only(documents: Any) -> None:
+    for executor in documents[0]["executors"].values():
+        assert {entry["name"]: entry["value"] for entry in executor["container"]["env"]} == {
+            "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+        }  # fmt: skip
+    for executor in documents[1]["executors"].values():
+        (secret,) = executor["secretAsEnv"]
+        assert secret["secretName"] == "mlflow"
+        assert secret["keyToEnv"] == [{"secretKey": "password", "envVar": "MLFLOW_TRACKING_PASSWORD"}]
+
+
+def test_images_by_tag_are_told_and_images_by_digest_are_not(documents: Any, tmp_path: Path) -> None:
+    assert documents[2][0].startswith("3 images are named by a tag")
+    steps = {step: {"image": f"registry/{step}@{DIGEST}"} for step in ("prepare", "train", "evaluate", "register")}
+    profile = load_profile(written(tmp_path, {"steps": steps}))
+    assert compile_pipeline(tmp_path / "pipeline.yaml", None, profile) == []
+
+
+def test_a_profile_changes_no_parameter_of_the_pipeline(tmp_path: Path) -> None:
+    compile_pipeline(tmp_path / "plain.yaml", None)
+    compile_pipeline(tmp_path / "profiled.yaml", None, load_profile(written(tmp_path, PROFILE)))
+    plain, profiled = (
+        next(yaml.safe_load_all((tmp_path / name).read_text())) for name in ("plain.yaml", "profiled.yaml")
+    )
+    assert plain["root"]["inputDefinitions"] == profiled["root"]["inputDefinitions"]
+
+
+@pytest.mark.parametrize(
+    ("tree", "told"),
+    [
+        ({"env": {"AWS_SECRET_ACCESS_KEY": "hunter2"}}, "profile.env.AWS_SECRET_ACCESS_KEY looks like a secret"),
+        ({"env": {"DB": "postgresql://me:hunter2@db/mlflow"}}, "profile.env.DB looks like a secret"),
+        ({"steps": {"train": {"memory_limit": "32 GB"}}}, "profile.steps.train.memory_limit: '32 GB' given"),
+        (
+            {"steps": {"train": {"memory_request": "2Gi", "memory_limit": "2000Mi"}}},
+            "profile.steps.train.memory_request: '2Gi' given; at most the limit 2000Mi",
+        ),
+        ({"steps": {"register": {"cpu_request": "2", "cpu_limit": "500m"}}}, "profile.steps.register.cpu_request: '2'"),
+        ({"steps": {"trian": {}}}, "profile.steps.trian: unknown key; did you mean train?"),
+        ({"steps": {"train": {"gpu": 1}}}, "profile.steps.train.gpu: unknown key; "),
+        ({"security": {"user": 0}}, "profile.security.user: 0 given"),
+        ({"labels": {"team": "a b"}}, "profile.labels.team: 'a b' given"),
+        ({"secrets": [{"name": "Bad_Name", "keys": {"a": "B"}}]}, "profile.secrets.0.name: 'Bad_Name' given"),
+        ("- a list", "holds list, not a mapping"),
+        ("{", "not a YAML file"),
+    ],
+)
+def test_what_no_cluster_takes_is_refused_and_a_secret_is_not_repeated(tmp_path: Path, tree: Any, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_profile(written(tmp_path, tree))
+    assert told in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_profile_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--profile: .*cannot be read"):
+        load_profile(tmp_path / "none.yaml")
