@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "baseline_accuracy": "baseline",
          "train_examples_per_second": "texts/s"}  # fmt: skip
@@ -21,10 +22,14 @@ class LiveSteps:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        # The note gives way where the terminal is narrow; the counts stay readable.
+        whole, rest = partial(Column, no_wrap=True), Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self.bars = Progress(
-            TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
-            redirect_stdout=False, redirect_stderr=False,
+            TextColumn("{task.description}", table_column=whole(min_width=9)),
+            BarColumn(bar_width=None, table_column=whole(width=16)),
+            MofNCompleteColumn(table_column=whole(min_width=9)), TimeElapsedColumn(table_column=whole(min_width=7)),
+            TextColumn("{task.fields[note]}", table_column=rest), console=console, disable=not console.is_terminal,
+            redirect_stdout=False, redirect_stderr=False, expand=True,
         )  # fmt: skip
         self.tasks: dict[tuple[str, str], TaskID] = {}
         self.told: dict[tuple[str, str], float] = {}
