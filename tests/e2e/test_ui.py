@@ -85,7 +85,7 @@ def test_a_run_shows_its_metrics(finished: tuple[Project, dict[str, Any]], addre
     project, result = finished
     experiment = project.store.get_experiment_by_name("reviews").experiment_id
     accuracy = f"{result['metrics']['accuracy']:.4g}"
-    wanted = ["accuracy", "baseline_accuracy", accuracy, "data_train", "reviews.csv", "reviews v1"]
+    wanted = ["accuracy", "baseline_accuracy", accuracy, "data_train", "reviews.csv", "Registered models\nreviews\nv1"]
     page(browser, f"{address}/#/experiments/{experiment}/runs/{result['run_id']}", wanted, "run.png")
 
 
