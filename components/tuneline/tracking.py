@@ -38,7 +38,7 @@ _PACKAGES = (
     "numpy",
 )
 _BATCH = 200
-# MLflow's UI opens an experiment as one of GenAI unless it is told that models are trained in it.
+# MLflow's own tag for what an experiment is for; without it the UI guesses from what it finds there.
 _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
