@@ -152,7 +152,8 @@ def test_a_run_that_is_injected_by_the_environment_is_joined_and_left_open(
     project: Project, shared: Project, tiny_checkpoint: Path
 ) -> None:
     shutil.copy(shared.folder / FILE, project.folder)
-    injected = project.store.create_run(project.store.create_experiment("of-the-cluster")).info.run_id
+    place = (project.folder / "artifacts").as_uri()
+    injected = project.store.create_run(project.store.create_experiment("of-the-cluster", place)).info.run_id
     more = {"MLFLOW_RUN_ID": injected}
     done = project.tuneline(*settings(tiny_checkpoint, "train.epochs=1"), "--json", **more)
     assert done.returncode == 0, done.stderr
