@@ -30,7 +30,7 @@ from tests.infra.render import render as rendered
 pytestmark = pytest.mark.slow
 
 POSTGRES = Path("/usr/lib/postgresql")
-SECRET = "planted-password"
+SECRET, USER_SECRET = "planted-password", "planted-password-of-a-user"
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,13 @@ def _files(name: str, folder: Path) -> Path:
     return folder
 
 
-def _answer(port: int, path: str, host: str, login: str = "") -> int:
-    headers = {"Host": host} | (
-        {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
-    )
+def _answer(port: int, path: str, host: str, login: str = "", body: bytes | None = None) -> int:
+    headers = {"Host": host, "Content-Type": "application/json"}
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)) as reply:
+        with urllib.request.urlopen(request) as reply:
             return reply.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -179,11 +180,31 @@ def _serve_and_ask(database: dict[str, str], files: Path, tmp_path: Path) -> Non
         assert _answer(port, ask, "evil.example.com", login) == 403
         assert _answer(port, ask, "mlflow:5000") == 401
         assert _answer(port, ask, "mlflow:5000", "mlflow:wrong") == 401
+        _add_a_user(_environment(server, database) | here, files, port)
     finally:
         process.terminate()
         process.wait(30)
-    assert SECRET not in log.read_text()
+    assert SECRET not in log.read_text()  # nor USER_SECRET, which begins alike
     assert {path.parts[len(home.parts)] for path in home.rglob("*")} <= {".config", ".cache"}
+
+
+def _add_a_user(environment: dict[str, str], files: Path, port: int) -> None:
+    words = [sys.executable, files / "add_user.py", "pipelines"]
+    where = environment | {"MLFLOW_ADDRESS": f"http://127.0.0.1:{port}"}
+    for secret, status in ((USER_SECRET, 0), ("short", 1)):
+        done = subprocess.run(words, input=secret, env=where, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert secret not in done.stdout
+        assert "Traceback" not in done.stderr
+
+    def ask(what: str, body: str) -> int:
+        login = f"pipelines:{USER_SECRET}"
+        return _answer(port, f"/api/2.0/mlflow/{what}", "mlflow:5000", login, body.encode())
+
+    assert ask("experiments/create", '{"name": "of-the-pipelines"}') == 200
+    assert ask("registered-models/create", '{"name": "topics"}') == 200
+    assert ask("experiments/delete", '{"experiment_id": "0"}') == 403
+    assert ask("users/create", '{"username": "another", "password": "long-enough-1"}') == 403
 
 
 def _back_up_and_restore(database: dict[str, str], tmp_path: Path) -> None:
@@ -212,7 +233,7 @@ def _back_up_and_restore(database: dict[str, str], tmp_path: Path) -> None:
     done = run("restore")
     assert done.returncode == 0, done.stderr
     assert _psql(database, "select count(*) from experiments where name = 'kept'") == "1"
-    assert _psql(database, "select count(*) from users") == "1"
+    assert _psql(database, "select count(*) from users where username = 'pipelines'") == "1"
 
     failed = run("backup", PGPASSWORD="wrong")
     assert failed.returncode != 0

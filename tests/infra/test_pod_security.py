@@ -1,7 +1,7 @@
 """The restricted Pod Security Standard, rule by rule, over every pod template that infra/ renders.
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards, of Kubernetes 1.37: what
-`enforce: restricted` refuses in a namespace. A read-only root file system and limits are ours; the standard does not ask for them.
+`enforce: restricted` refuses in a namespace. A read-only root file system and limits are ours, beyond the standard.
 """
 
 from __future__ import annotations
