@@ -196,6 +196,16 @@ def test_the_pods_of_a_trainjob_are_let_into_mlflow() -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_the_jobs_inside_a_training_runtime_fit_the_schema_of_kubernetes(version: str) -> None:
+    runtime = find("platform/runtime", "ClusterTrainingRuntime", "tuneline-torch")
+    for replicated in runtime["spec"]["template"]["spec"]["replicatedJobs"]:
+        job = {"apiVersion": "batch/v1", "kind": "Job", **replicated["template"]}
+        kubernetes_validate.validate(job, version, strict=True)
+        # What the schema does not know: a policy for failed pods wants pods that are not restarted in place.
+        assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
 def test_a_failed_node_starts_the_whole_set_again_a_few_times() -> None:
     spec = find("platform/runtime", "ClusterTrainingRuntime", "tuneline-torch")["spec"]["template"]["spec"]
     assert 0 < spec["failurePolicy"]["maxRestarts"] <= 10
