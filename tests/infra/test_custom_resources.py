@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.infra.render import Object, everything, find, named
+from tests.infra.render import render as rendered
 from tests.infra.test_render import CUSTOM
 
 HERE = Path(__file__).parent
@@ -26,7 +27,7 @@ def errors(checks: Path) -> Callable[[Object], list[str]]:
     published = json.loads(done.stdout)
     kueue = yaml.safe_load((HERE / "kueue.schema.yaml").read_text(encoding="utf-8"))
     kinds: dict[str, Any] = {key: {"$ref": f"#/$defs/{name}"} for key, name in published["kinds"].items()}
-    whole = {"required": ["apiVersion", "kind", "metadata", "spec"]}
+    whole = {"required": ["apiVersion", "kind", "metadata"]}
     kinds |= {key: {**whole, "properties": {"spec": spec}} for key, spec in kueue["kinds"].items()}
     definitions = published["definitions"] | kueue["$defs"]
 
@@ -67,7 +68,7 @@ def test_every_custom_resource_fits_its_own_schema(errors: Callable[[Object], li
         ("platform/runtime", "ClusterTrainingRuntime", "tuneline-torch", "spec.template.spec.backoffLimit", 3),
         ("platform/queues", "ClusterQueue", "tuneline", "spec.cohort", "all"),
         ("platform/queues", "ClusterQueue", "tuneline", "spec.queueingStrategy", "LIFO"),
-        ("platform/queues", "LocalQueue", "gpu", "spec.queue", "tuneline"),
+        ("platform/queues", "LocalQueue", "tuneline", "spec.queue", "tuneline"),
         ("platform/queues", "ResourceFlavor", "gpu", "spec.tolerations", [{"operator": "Anyhow"}]),
     ],
 )
@@ -81,6 +82,17 @@ def test_a_wrong_field_is_refused(
         tree = tree[key]
     tree[last] = value
     assert errors(manifest)
+
+
+def test_the_quotas_name_flavors_and_resources_that_are_there() -> None:
+    flavors = {one["metadata"]["name"] for one in rendered("platform/queues") if one["kind"] == "ResourceFlavor"}
+    for group in find("platform/queues", "ClusterQueue", "tuneline")["spec"]["resourceGroups"]:
+        for flavor in group["flavors"]:
+            assert flavor["name"] in flavors
+            assert [one["name"] for one in flavor["resources"]] == group[
+                "coveredResources"
+            ]  # Kueue asks for this order
+    assert find("platform/queues", "LocalQueue", "tuneline")["spec"]["clusterQueue"] == "tuneline"
 
 
 def test_a_trainjob_on_our_runtime_fits_the_schema(errors: Callable[[Object], list[str]]) -> None:
