@@ -108,6 +108,8 @@ class TrainConfig(Section):
     """AdamW's decoupled weight decay, on matrices only."""
     tune: Literal["all"] = "all"
     """Which parameters are tuned: all of them."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 multiplies matrices in half the bits while weights stay in fp32; auto does so where the hardware can."""
     seed: Seed = 0
     """Seed of the classifier's initial weights, of dropout and of the order of the texts."""
 

@@ -70,10 +70,10 @@ class PaddedClassifier(nn.Module):
         self.network = network
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        """Logits [texts, labels], in fp32."""
+        """Logits [texts, labels], in fp32 or better."""
         inputs = pad(rows, self.network.config.pad_token_id or 0)
         device = self.network.device
-        return self.network(**{name: value.to(device) for name, value in inputs.items()}).logits.float()
+        return _full(self.network(**{name: value.to(device) for name, value in inputs.items()}).logits)
 
 
 class PackedClassifier(nn.Module):
@@ -94,16 +94,16 @@ class PackedClassifier(nn.Module):
         network.set_attn_implementation(ATTENTION)
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        """Logits [texts, labels], in fp32."""
+        """Logits [texts, labels], in fp32 or better."""
         row = pack(rows, self.first_position)
         base = self.network.base_model
         inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids, "segments": row.lengths}
         if self.pooling == "last":  # the head of these families scores every token of a row
             hidden = base(**inputs, use_cache=False).last_hidden_state
-            return self.network.score(self._pool(hidden, row.lengths)).float()[:, 0]
+            return _full(self.network.score(self._pool(hidden, row.lengths))[:, 0])
         hook = base.register_forward_hook(lambda _base, _inputs, output: self._pooled(output, row.lengths))
         try:
-            return self.network(**inputs).logits.float()
+            return _full(self.network(**inputs).logits)
         finally:
             hook.remove()
 
@@ -170,13 +170,17 @@ class _SegmentAttention(torch.autograd.Function):
         results = [torch.empty_like(s, memory_format=torch.contiguous_format).transpose(1, 2) for s in shapes]
         for (start, stop), logsumexp in zip(_bounds(ctx.lengths), sums, strict=True):
             part = slice(start, stop)
-            grad, q, k, v, o = (tensor[:, :, part].float() for tensor in (grads[0], query, key, value, out))
+            grad, q, k, v, o = (_full(tensor[:, :, part]) for tensor in (grads[0], query, key, value, out))
             parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad, q, k, v, o, logsumexp, 0.0, ctx.causal, scale=ctx.scale
             )
             for result, found in zip(results, parts, strict=True):
                 result[:, :, part] = found
         return *results, None, None, None
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def _bounds(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -190,14 +194,15 @@ def _bounds(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
 @functools.cache
 def _has_kernel() -> bool:
     """Whether this torch has the private operators, and they give what plain attention gives."""
-    plain = [torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True) for _ in range(3)]
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 5, 8, generator=draw, requires_grad=True) for _ in range(3))
     try:
-        fast = _SegmentAttention.apply(*plain, (5,), False, 8**-0.5)
-        found = torch.autograd.grad(fast.square().sum(), plain)
+        fast = _SegmentAttention.apply(query, key, value, (5,), False, 8**-0.5)
+        found = torch.autograd.grad(fast.square().sum(), (query, key, value))
     except (AttributeError, RuntimeError, TypeError):
         return False
-    slow = nn.functional.scaled_dot_product_attention(*plain)
-    expected = torch.autograd.grad(slow.square().sum(), plain)
+    slow = nn.functional.scaled_dot_product_attention(query, key, value)
+    expected = torch.autograd.grad(slow.square().sum(), (query, key, value))
     pairs = zip((fast, *found), (slow, *expected), strict=True)
     return all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
 
@@ -215,13 +220,12 @@ def _attend(
         return _SegmentAttention.apply(query, key, value, segments, causal, scale).transpose(1, 2), None
     parts = []
     for start, stop in _bounds(segments):
-        q, k, v = (tensor[:, :, start:stop] for tensor in (query, key, value))
+        part = slice(start, stop)
         mask = _window(stop - start, sliding_window, causal) if sliding_window else None
-        parts.append(
-            nn.functional.scaled_dot_product_attention(
-                q, k, v, mask, dropout, is_causal=causal and mask is None, scale=scale
-            )
+        attended = nn.functional.scaled_dot_product_attention(
+            query[:, :, part], key[:, :, part], value[:, :, part], mask, dropout, causal and mask is None, scale=scale
         )
+        parts.append(attended)
     return torch.cat(parts, 2).transpose(1, 2), None
 
 

@@ -74,6 +74,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
         train_warmup_share: float = TRAIN.warmup_share,
         train_weight_decay: float = TRAIN.weight_decay,
         train_tune: str = TRAIN.tune,
+        train_precision: str = TRAIN.precision,
         train_seed: int = TRAIN.seed,
         register_name: str = REGISTER.name,
         register_rules: dict = Rules().model_dump(exclude_none=True),  # noqa: B008
@@ -104,6 +105,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
             train_warmup_share=train_warmup_share,
             train_weight_decay=train_weight_decay,
             train_tune=train_tune,
+            train_precision=train_precision,
             train_seed=train_seed,
         ).set_caching_options(enable_caching=False)
         evaluated = evaluate(

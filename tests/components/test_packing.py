@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tuneline import packing
-from tuneline.packing import PackedClassifier, PaddedClassifier, can_pack, classifier_for, pack
+from tuneline.packing import PackedClassifier, PaddedClassifier, can_pack, classifier_for, pack, pad
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -122,3 +122,14 @@ def test_a_family_outside_the_registry_is_padded():
     model = AutoModelForSequenceClassification.from_config(config)
     assert not can_pack(model)
     assert isinstance(classifier_for(model), PaddedClassifier)
+
+
+def test_rows_are_padded_at_their_end_to_the_longest():
+    inputs = pad([[2, 5, 3], [2, 3], [9]], pad_id=7)
+    assert inputs["input_ids"].tolist() == [[2, 5, 3], [2, 3, 7], [9, 7, 7]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
+    assert {value.dtype for value in inputs.values()} == {torch.int64}
+
+
+def test_a_pad_token_inside_a_text_is_not_masked():
+    assert pad([[0, 0, 3]], pad_id=0)["attention_mask"].tolist() == [[1, 1, 1]]

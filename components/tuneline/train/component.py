@@ -17,6 +17,7 @@ def train(
     train_warmup_share: float,
     train_weight_decay: float,
     train_tune: str,
+    train_precision: str,
     train_seed: int,
 ):
     """Fine-tune the checkpoint."""
@@ -33,5 +34,6 @@ def train(
         train_warmup_share=train_warmup_share,
         train_weight_decay=train_weight_decay,
         train_tune=train_tune,
+        train_precision=train_precision,
         train_seed=train_seed,
     )

@@ -1,5 +1,8 @@
 """The training loop: cross-entropy, AdamW, linear warm-up and decay. Plain torch, one process or several (torchrun).
 
+The model takes token rows and gives logits; how rows become tensors, packed or padded, is its own affair (packing.py).
+Weights and optimizer stay in fp32; in bf16 (autocast) are matrix multiplications and what lies between them.
+
 A batch is global: each process takes its share of the rows, and the loss is the mean over the whole batch, so that the
 curve does not depend on the number of processes.
 """
@@ -17,7 +20,9 @@ from torch import nn
 
 from tuneline.config import TrainConfig
 from tuneline.errors import InputError
-from tuneline.train.batches import collate, epoch_batches
+from tuneline.packing import Rows
+from tuneline.train.batches import epoch_batches
+from tuneline.train.precision import uses_bf16
 
 Numbers = dict[str, float]
 
@@ -69,7 +74,6 @@ def train_loop(
     train: Examples,
     validation: Examples,
     settings: TrainConfig,
-    pad_id: int,
     on_step: Callable[[int, int, Numbers], None],
     on_epoch: Callable[[int, Numbers], None],
     group: Group | None = None,
@@ -77,11 +81,10 @@ def train_loop(
     """Fine-tune `model` in place.
 
     Args:
-        model: a sequence classifier of transformers, on its device.
+        model: takes token rows, gives logits [texts, labels] (packing.classifier_for).
         train: what is learned from.
         validation: what is measured after each epoch.
-        settings: epochs, rates, batch size, seed.
-        pad_id: token id that fills rows up.
+        settings: epochs, rates, batch size, precision, seed.
         on_step: called with the step (from 1), the total and loss, learning_rate, examples_per_second and
             tokens_per_second of that step.
         on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy.
@@ -98,6 +101,7 @@ def train_loop(
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
     lengths = train.lengths
+    low = uses_bf16(settings.precision, _device(model))
     total = settings.epochs * -(-len(lengths) // settings.batch_size)
     warmup = round(total * settings.warmup_share)
     step, seconds, last = 0, 0.0, Numbers()
@@ -108,7 +112,7 @@ def train_loop(
             rate = settings.learning_rate * rate_at(step, total, warmup)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
-            loss = _step(wrapped, optimizer, train, batch, pad_id, group)
+            loss = _step(wrapped, optimizer, train, batch, group, low)
             took = time.perf_counter() - started
             seconds += took
             step += 1
@@ -117,7 +121,7 @@ def train_loop(
             tokens = sum(lengths[index] for index in batch)
             facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
             on_step(step, total, facts | {"tokens_per_second": tokens / took})
-        last = measure(model, validation, settings.batch_size, pad_id, group)
+        last = measure(model, validation, settings.batch_size, group, low)
         on_epoch(epoch + 1, last)
     return last | {
         "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
@@ -127,16 +131,14 @@ def train_loop(
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], pad_id: int, group: Group
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], group: Group, low: bool
 ) -> float:
     share = batch[group.rank :: group.size] or batch[:1]
     weight = group.size / len(batch) if batch[group.rank :: group.size] else 0.0
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in collate([train.input_ids[i] for i in share], pad_id).items()}
-    labels = torch.tensor([train.labels[index] for index in share], device=device)
-    logits = model(**inputs).logits
+    labels = torch.tensor([train.labels[index] for index in share], device=_device(model))
+    logits = _logits(model, [train.input_ids[index] for index in share], low)
     # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
-    loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum") * weight
+    loss = nn.functional.cross_entropy(logits, labels, reduction="sum") * weight
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -144,18 +146,33 @@ def _step(
     return float(group.sum(loss.detach() / group.size))
 
 
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _logits(model: nn.Module, rows: Rows, low: bool) -> torch.Tensor:
+    with torch.autocast(_device(model).type, torch.bfloat16, enabled=low):
+        return model(rows)
+
+
 @torch.inference_mode()
-def measure(model: nn.Module, examples: Examples, batch_size: int, pad_id: int, group: Group) -> Numbers:
-    """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches."""
+def measure(model: nn.Module, examples: Examples, batch_size: int, group: Group, low: bool = False) -> Numbers:
+    """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches.
+
+    Args:
+        model: takes token rows.
+        examples: what is measured.
+        batch_size: texts in half a batch.
+        group: the processes that measure together.
+        low: whether in bf16.
+    """
     model.eval()
-    device = next(model.parameters()).device
     order = sorted(range(len(examples.labels)), key=lambda index: len(examples.input_ids[index]))
     batches = [order[at : at + 2 * batch_size] for at in range(0, len(order), 2 * batch_size)]
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    sums = torch.zeros(2, dtype=torch.float64, device=_device(model))
     for batch in batches[group.rank :: group.size]:
-        inputs = collate([examples.input_ids[index] for index in batch], pad_id)
-        logits = model(**{name: value.to(device) for name, value in inputs.items()}).logits.float()
-        labels = torch.tensor([examples.labels[index] for index in batch], device=device)
+        logits = _logits(model, [examples.input_ids[index] for index in batch], low)
+        labels = torch.tensor([examples.labels[index] for index in batch], device=logits.device)
         sums[0] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         sums[1] += (logits.argmax(1) == labels).sum()
     loss, right = (group.sum(sums) / len(order)).tolist()

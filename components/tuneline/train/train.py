@@ -20,9 +20,11 @@ from tuneline import checkpoint
 from tuneline.artifacts import Decision, PreparedData, read_split
 from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
-from tuneline.progress import Progress
+from tuneline.packing import PackedClassifier, classifier_for
+from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
 from tuneline.train.loop import Examples, Group, Numbers, train_loop
+from tuneline.train.precision import uses_bf16
 
 # What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
 _ENCODER_DROPOUT = (
@@ -76,10 +78,13 @@ def train(
         if recorder and not group.rank:
             recorder.metrics(facts, epoch)
 
-    pad_id = network.config.pad_token_id or 0
+    classifier = classifier_for(network)
+    if group.rank == 0:
+        kind = "packed rows" if isinstance(classifier, PackedClassifier) else "padded rows"
+        say(f"[train] {kind}, {'bf16' if uses_bf16(settings.precision, network.device) else 'fp32'}")
     examples = {name: _examples(data, name) for name in ("train", "validation")}
     metrics = train_loop(
-        network, examples["train"], examples["validation"], settings, pad_id, on_step, on_epoch, group
+        classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group
     )  # fmt: skip
     if group.rank == 0:
         save(network, data, manifest, out)
