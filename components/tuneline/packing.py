@@ -194,17 +194,22 @@ def _bounds(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
 @functools.cache
 def _has_kernel() -> bool:
     """Whether this torch has the private operators, and they give what plain attention gives."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        try:
+            return _kernel_is_right()
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+
+
+def _kernel_is_right() -> bool:
     draw = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, 2, 5, 8, generator=draw, requires_grad=True) for _ in range(3))
-    try:
-        fast = _SegmentAttention.apply(query, key, value, (5,), False, 8**-0.5)
-        found = torch.autograd.grad(fast.square().sum(), (query, key, value))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    slow = nn.functional.scaled_dot_product_attention(query, key, value)
-    expected = torch.autograd.grad(slow.square().sum(), (query, key, value))
-    pairs = zip((fast, *found), (slow, *expected), strict=True)
-    return all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
+    inputs = [torch.randn(1, 2, 5, 8, generator=draw, dtype=torch.float32, requires_grad=True) for _ in range(3)]
+    fast = _SegmentAttention.apply(*inputs, (5,), False, 8**-0.5)
+    slow = nn.functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2])
+    found, expected = (torch.autograd.grad(out.square().sum(), inputs) for out in (fast, slow))
+    return all(
+        torch.allclose(one, other, atol=1e-5) for one, other in zip((fast, *found), (slow, *expected), strict=True)
+    )
 
 
 def _attend(

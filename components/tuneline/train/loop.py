@@ -15,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from tuneline.config import TrainConfig
 from tuneline.errors import InputError
 from tuneline.packing import Rows
 from tuneline.train.batches import epoch_batches
+from tuneline.train.checkpoints import Checkpoints
+from tuneline.train.group import Group
 from tuneline.train.precision import uses_bf16
 
 Numbers = dict[str, float]
@@ -38,20 +39,6 @@ class Examples:
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(row) for row in self.input_ids]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes that train together."""
-
-    rank: int = 0
-    size: int = 1
-
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The value summed over the processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(value)
-        return value
 
 
 def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
@@ -77,6 +64,7 @@ def train_loop(
     on_step: Callable[[int, int, Numbers], None],
     on_epoch: Callable[[int, Numbers], None],
     group: Group | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Numbers:
     """Fine-tune `model` in place.
 
@@ -89,44 +77,57 @@ def train_loop(
             tokens_per_second of that step.
         on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy.
         group: the processes that train together; alone by default.
+        checkpoints: where to go on from, and to save to; nowhere by default.
 
     Returns:
-        train_seconds of all optimizer steps, train_examples_per_second and train_tokens_per_second over them, and the
-        last epoch's metrics.
+        train_seconds of all optimizer steps, those before an interruption included, train_examples_per_second and
+        train_tokens_per_second over them, and the last epoch's metrics.
 
     Raises:
         InputError: the loss is no longer finite.
+        SystemExit: a signal asked for an end; the state is saved.
     """
     group = group or Group()
+    checkpoints = checkpoints or Checkpoints(None, group, 0)
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
-    lengths = train.lengths
     low = uses_bf16(settings.precision, _device(model))
-    total = settings.epochs * -(-len(lengths) // settings.batch_size)
+    lengths = train.lengths
+    steps = -(-len(lengths) // settings.batch_size)  # of an epoch
+    total = settings.epochs * steps
     warmup = round(total * settings.warmup_share)
-    step, seconds, last = 0, 0.0, Numbers()
-    for epoch in range(settings.epochs):
-        model.train()
-        for batch in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
-            started = time.perf_counter()
-            rate = settings.learning_rate * rate_at(step, total, warmup)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            loss = _step(wrapped, optimizer, train, batch, group, low)
-            took = time.perf_counter() - started
-            seconds += took
-            step += 1
-            if not math.isfinite(loss):
-                raise InputError(f"train.learning_rate: the loss is {loss} at step {step}; lower the learning rate")
-            tokens = sum(lengths[index] for index in batch)
-            facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
-            on_step(step, total, facts | {"tokens_per_second": tokens / took})
-        last = measure(model, validation, settings.batch_size, group, low)
-        on_epoch(epoch + 1, last)
+    position, last = checkpoints.resume(model, optimizer), Numbers()
+    with checkpoints.listening():
+        for epoch in range(min(position.step // steps, settings.epochs - 1), settings.epochs):
+            model.train()
+            batches = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+            for batch in batches[position.step - epoch * steps :]:
+                started = time.perf_counter()
+                rate = settings.learning_rate * rate_at(position.step, total, warmup)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = rate
+                loss = _step(wrapped, optimizer, train, batch, group, low)
+                took = time.perf_counter() - started
+                position.step += 1
+                position.seconds += took
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"train.learning_rate: the loss is {loss} at step {position.step}; lower the learning rate"
+                    )
+                tokens = sum(lengths[index] for index in batch)
+                facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
+                on_step(position.step, total, facts | {"tokens_per_second": tokens / took})
+                wish = max(checkpoints.wish, int(position.step == total))
+                checkpoints.after_step(group.highest(wish, _device(model)), position, model, optimizer)
+            last = measure(
+                model, validation, settings.batch_size, group, low,
+                lambda: checkpoints.between_batches(position, model, optimizer),
+            )  # fmt: skip
+            on_epoch(epoch + 1, last)
     return last | {
-        "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
-        "train_tokens_per_second": sum(lengths) * settings.epochs / seconds,
-        "train_seconds": seconds,
+        "train_examples_per_second": len(train.labels) * settings.epochs / position.seconds,
+        "train_tokens_per_second": sum(lengths) * settings.epochs / position.seconds,
+        "train_seconds": position.seconds,
     }
 
 
@@ -156,7 +157,14 @@ def _logits(model: nn.Module, rows: Rows, low: bool) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, examples: Examples, batch_size: int, group: Group, low: bool = False) -> Numbers:
+def measure(
+    model: nn.Module,
+    examples: Examples,
+    batch_size: int,
+    group: Group,
+    low: bool = False,
+    on_batch: Callable[[], None] | None = None,
+) -> Numbers:
     """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches.
 
     Args:
@@ -165,6 +173,7 @@ def measure(model: nn.Module, examples: Examples, batch_size: int, group: Group,
         batch_size: texts in half a batch.
         group: the processes that measure together.
         low: whether in bf16.
+        on_batch: called after each batch.
     """
     model.eval()
     order = sorted(range(len(examples.labels)), key=lambda index: len(examples.input_ids[index]))
@@ -175,5 +184,7 @@ def measure(model: nn.Module, examples: Examples, batch_size: int, group: Group,
         labels = torch.tensor([examples.labels[index] for index in batch], device=logits.device)
         sums[0] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         sums[1] += (logits.argmax(1) == labels).sum()
+        if on_batch:
+            on_batch()
     loss, right = (group.sum(sums) / len(order)).tolist()
     return {"validation_loss": loss, "validation_accuracy": right}

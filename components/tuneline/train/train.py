@@ -17,13 +17,15 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from tuneline import checkpoint
-from tuneline.artifacts import Decision, PreparedData, read_split
+from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
 from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
 from tuneline.packing import PackedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
-from tuneline.train.loop import Examples, Group, Numbers, train_loop
+from tuneline.train.checkpoints import address, code_hash, open_checkpoints
+from tuneline.train.group import Group
+from tuneline.train.loop import Examples, Numbers, train_loop
 from tuneline.train.precision import uses_bf16
 
 # What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
@@ -83,8 +85,9 @@ def train(
         kind = "packed rows" if isinstance(classifier, PackedClassifier) else "padded rows"
         say(f"[train] {kind}, {'bf16' if uses_bf16(settings.precision, network.device) else 'fp32'}")
     examples = {name: _examples(data, name) for name in ("train", "validation")}
+    checkpoints = open_checkpoints(training_key(manifest, model, settings), group, settings)
     metrics = train_loop(
-        classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group
+        classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group, checkpoints
     )  # fmt: skip
     if group.rank == 0:
         save(network, data, manifest, out)
@@ -92,6 +95,16 @@ def train(
         dist.barrier()
         dist.destroy_process_group()
     return metrics
+
+
+def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConfig) -> str:
+    """The address of a training's checkpoints: the same data, configuration and code have the same."""
+    weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
+    return address(
+        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.truncation_side],
+        weights=[sha256_file(path) for path in weights],
+        settings=settings.model_dump(exclude={"checkpoint_minutes", "resume"}), code=code_hash(),
+    )  # fmt: skip
 
 
 def load_network(name: str, labels: list[str]) -> Any:
@@ -202,4 +215,5 @@ def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any)
         run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
         for name, value in metrics.items():
             shown.log_metric(name, value)
-        out.metadata |= {"framework": "transformers", "base_model": model.name}
+        training = training_key(PreparedData.load(Path(data.path)), model, settings)
+        out.metadata |= {"framework": "transformers", "base_model": model.name, "training": training}
