@@ -76,6 +76,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def first_position(config: dict[str, Any]) -> int:
+    """The position of a text's first token in the checkpoint's position embeddings."""
+    return (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET_FAMILIES else 0
+
+
 def check_max_length(name: str, config: dict[str, Any], max_length: int) -> None:
     """Refuse a length beyond the checkpoint's position embeddings.
 
@@ -85,7 +90,6 @@ def check_max_length(name: str, config: dict[str, Any], max_length: int) -> None
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if not positions:
         return
-    if config.get("model_type") in _OFFSET_FAMILIES:
-        positions -= (config.get("pad_token_id") or 0) + 1
+    positions -= first_position(config)
     if max_length > positions:
         raise InputError(f"model.max_length: {max_length} given; {name} has {positions} positions, so at most that")

@@ -108,6 +108,12 @@ class TrainConfig(Section):
     """AdamW's decoupled weight decay, on matrices only."""
     tune: Literal["all"] = "all"
     """Which parameters are tuned: all of them."""
+    checkpoint_minutes: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 5.0
+    """Minutes between two checkpoints; 0 saves one after every optimizer step."""
+    resume: bool = True
+    """Go on from the newest checkpoint of the same data, configuration and code; false starts anew."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 multiplies matrices in half the bits while weights stay in fp32; auto does so where the hardware can."""
     seed: Seed = 0
     """Seed of the classifier's initial weights, of dropout and of the order of the texts."""
 

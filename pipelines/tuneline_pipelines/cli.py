@@ -35,7 +35,10 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             fail(str(error), 2)
         except KeyboardInterrupt:
-            fail("interrupted; nothing was registered after this point, run the same command again", 130)
+            fail(
+                "interrupted; nothing was registered after this point, and the same command goes on from what is saved",
+                130,
+            )
         except BrokenPipeError:
             raise
         except OSError as error:

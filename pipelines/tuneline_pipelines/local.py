@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,10 +23,11 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.step import OWNER_PID
+from tuneline.storage import CHECKPOINTS
 from tuneline_pipelines.state import State, close_abandoned, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 30  # a step that trains saves its state first
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -60,6 +62,7 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
             not_training = total - result["metrics"]["train_seconds"]
             result["seconds"] |= {"total": round(total, 2), "not_training": round(not_training, 2)}
             metrics, status = result["metrics"], "FINISHED"
+            shutil.rmtree(state.checkpoints / result.pop("training"), ignore_errors=True)  # the model stands for it
             return result
         except KeyboardInterrupt:
             status = "KILLED"
@@ -70,6 +73,7 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
 
 def _run_steps(recipe: Recipe, run_id: str, parameters: dict[str, Any], state: State, tell: Tell) -> dict[str, Any]:
     os.environ |= {"PYTHONUNBUFFERED": "1", tracking.PARENT: run_id, OWNER_PID: str(os.getpid())}
+    os.environ.setdefault(CHECKPOINTS, str(state.checkpoints))
     log = state.logs / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8", buffering=1) as file:
@@ -178,6 +182,7 @@ def _result(recipe: Recipe, run_id: str, outputs: dict[str, Any]) -> dict[str, A
         "model": {"name": version["name"], "version": version["version"], "aliases": version["aliases"]},
         "gate": version["verdicts"],
         "data": {"sha256": manifest.sha256["all"], "rows": manifest.rows, "notes": manifest.notes},
+        "training": outputs["model"].metadata["training"],
         "evaluation": outputs["evaluation"].path,
         "report": outputs["report"].path,
     }

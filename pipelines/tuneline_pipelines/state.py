@@ -28,6 +28,11 @@ class State:
         return self.home / "pipeline"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where trainings that were interrupted are kept."""
+        return self.home / "checkpoints"
+
+    @property
     def logs(self) -> Path:
         """A log a run."""
         return self.home / "logs"

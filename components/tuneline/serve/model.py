@@ -39,15 +39,17 @@ class Classifier:
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging as transformers_logging
 
+        from tuneline.packing import classifier_for
+
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         _check_files(folder)
         self.decision = Decision.load(folder)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network: Any = AutoModelForSequenceClassification.from_pretrained(
+        network: Any = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
-        self.network.to(self.device).eval()
+        self.network = classifier_for(network.to(self.device)).eval()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.decision.max_length, direction=self.decision.truncation_side)
@@ -76,18 +78,11 @@ class Classifier:
         with torch.inference_mode():
             for at in range(0, len(order), batch_size):
                 batch = order[at : at + batch_size]
-                probabilities[batch] = self._forward([rows[index] for index in batch])
+                logits = self.network([rows[index] for index in batch])
+                probabilities[batch] = logits.softmax(1).cpu().numpy()
                 if on_batch:
                     on_batch(at + len(batch))
         return probabilities
-
-    def _forward(self, rows: list[Sequence[int]]) -> np.ndarray:
-        import torch
-
-        pad, longest = self.network.config.pad_token_id or 0, max(len(row) for row in rows)
-        ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=self.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.device)
-        return self.network(input_ids=ids, attention_mask=mask).logits.float().softmax(1).cpu().numpy()
 
 
 def _check_files(folder: Path) -> None:

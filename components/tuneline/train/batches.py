@@ -1,13 +1,9 @@
-"""Which texts make an optimizer step, in which order, and how they become tensors."""
+"""Which texts make an optimizer step, and in which order."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 BUCKET_BATCHES = 20
 
@@ -15,7 +11,8 @@ BUCKET_BATCHES = 20
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of each batch of one epoch: shuffled, then grouped by length within stretches of 20 batches.
 
-    Grouping keeps padding low while the order of batches stays random. Deterministic in seed and epoch.
+    Grouping keeps padding low, for a model that pads, while the order of batches stays random. Deterministic in seed
+    and epoch.
 
     Args:
         lengths: tokens of each text.
@@ -33,16 +30,3 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
         batches += [part[at : at + batch_size] for at in range(0, len(part), batch_size)]
     draw.shuffle(batches)
     return batches
-
-
-def collate(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad token rows to the longest: input_ids and attention_mask, both [texts, longest] int64."""
-    import torch
-
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.as_tensor(row)
-        mask[number, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}

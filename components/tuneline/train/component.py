@@ -17,6 +17,9 @@ def train(
     train_warmup_share: float,
     train_weight_decay: float,
     train_tune: str,
+    train_checkpoint_minutes: float,
+    train_resume: bool,
+    train_precision: str,
     train_seed: int,
 ):
     """Fine-tune the checkpoint."""
@@ -33,5 +36,8 @@ def train(
         train_warmup_share=train_warmup_share,
         train_weight_decay=train_weight_decay,
         train_tune=train_tune,
+        train_checkpoint_minutes=train_checkpoint_minutes,
+        train_resume=train_resume,
+        train_precision=train_precision,
         train_seed=train_seed,
     )

@@ -1,5 +1,8 @@
 """The training loop: cross-entropy, AdamW, linear warm-up and decay. Plain torch, one process or several (torchrun).
 
+The model takes token rows and gives logits; how rows become tensors, packed or padded, is its own affair (packing.py).
+Weights and optimizer stay in fp32; in bf16 (autocast) are matrix multiplications and what lies between them.
+
 A batch is global: each process takes its share of the rows, and the loss is the mean over the whole batch, so that the
 curve does not depend on the number of processes.
 """
@@ -12,12 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from tuneline.config import TrainConfig
 from tuneline.errors import InputError
-from tuneline.train.batches import collate, epoch_batches
+from tuneline.packing import Rows
+from tuneline.train.batches import epoch_batches
+from tuneline.train.checkpoints import Checkpoints
+from tuneline.train.group import Group
+from tuneline.train.precision import uses_bf16
 
 Numbers = dict[str, float]
 
@@ -33,20 +39,6 @@ class Examples:
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(row) for row in self.input_ids]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The processes that train together."""
-
-    rank: int = 0
-    size: int = 1
-
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The value summed over the processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(value)
-        return value
 
 
 def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
@@ -69,74 +61,85 @@ def train_loop(
     train: Examples,
     validation: Examples,
     settings: TrainConfig,
-    pad_id: int,
     on_step: Callable[[int, int, Numbers], None],
     on_epoch: Callable[[int, Numbers], None],
     group: Group | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Numbers:
     """Fine-tune `model` in place.
 
     Args:
-        model: a sequence classifier of transformers, on its device.
+        model: takes token rows, gives logits [texts, labels] (packing.classifier_for).
         train: what is learned from.
         validation: what is measured after each epoch.
-        settings: epochs, rates, batch size, seed.
-        pad_id: token id that fills rows up.
+        settings: epochs, rates, batch size, precision, seed.
         on_step: called with the step (from 1), the total and loss, learning_rate, examples_per_second and
             tokens_per_second of that step.
         on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy.
         group: the processes that train together; alone by default.
+        checkpoints: where to go on from, and to save to; nowhere by default.
 
     Returns:
-        train_seconds of all optimizer steps, train_examples_per_second and train_tokens_per_second over them, and the
-        last epoch's metrics.
+        train_seconds of all optimizer steps, those before an interruption included, train_examples_per_second and
+        train_tokens_per_second over them, and the last epoch's metrics.
 
     Raises:
         InputError: the loss is no longer finite.
+        SystemExit: a signal asked for an end; the state is saved.
     """
     group = group or Group()
+    checkpoints = checkpoints or Checkpoints(None, group, 0)
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
+    low = uses_bf16(settings.precision, _device(model))
     lengths = train.lengths
-    total = settings.epochs * -(-len(lengths) // settings.batch_size)
+    steps = -(-len(lengths) // settings.batch_size)  # of an epoch
+    total = settings.epochs * steps
     warmup = round(total * settings.warmup_share)
-    step, seconds, last = 0, 0.0, Numbers()
-    for epoch in range(settings.epochs):
-        model.train()
-        for batch in epoch_batches(lengths, settings.batch_size, settings.seed, epoch):
-            started = time.perf_counter()
-            rate = settings.learning_rate * rate_at(step, total, warmup)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            loss = _step(wrapped, optimizer, train, batch, pad_id, group)
-            took = time.perf_counter() - started
-            seconds += took
-            step += 1
-            if not math.isfinite(loss):
-                raise InputError(f"train.learning_rate: the loss is {loss} at step {step}; lower the learning rate")
-            tokens = sum(lengths[index] for index in batch)
-            facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
-            on_step(step, total, facts | {"tokens_per_second": tokens / took})
-        last = measure(model, validation, settings.batch_size, pad_id, group)
-        on_epoch(epoch + 1, last)
+    position, last = checkpoints.resume(model, optimizer), Numbers()
+    with checkpoints.listening():
+        for epoch in range(min(position.step // steps, settings.epochs - 1), settings.epochs):
+            model.train()
+            batches = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+            for batch in batches[position.step - epoch * steps :]:
+                started = time.perf_counter()
+                rate = settings.learning_rate * rate_at(position.step, total, warmup)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = rate
+                loss = _step(wrapped, optimizer, train, batch, group, low)
+                took = time.perf_counter() - started
+                position.step += 1
+                position.seconds += took
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"train.learning_rate: the loss is {loss} at step {position.step}; lower the learning rate"
+                    )
+                tokens = sum(lengths[index] for index in batch)
+                facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
+                on_step(position.step, total, facts | {"tokens_per_second": tokens / took})
+                wish = max(checkpoints.wish, int(position.step == total))
+                checkpoints.after_step(group.highest(wish, _device(model)), position, model, optimizer)
+            last = measure(
+                model, validation, settings.batch_size, group, low,
+                lambda: checkpoints.between_batches(position, model, optimizer),
+            )  # fmt: skip
+            on_epoch(epoch + 1, last)
     return last | {
-        "train_examples_per_second": len(train.labels) * settings.epochs / seconds,
-        "train_tokens_per_second": sum(lengths) * settings.epochs / seconds,
-        "train_seconds": seconds,
+        "train_examples_per_second": len(train.labels) * settings.epochs / position.seconds,
+        "train_tokens_per_second": sum(lengths) * settings.epochs / position.seconds,
+        "train_seconds": position.seconds,
     }
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], pad_id: int, group: Group
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], group: Group, low: bool
 ) -> float:
     share = batch[group.rank :: group.size] or batch[:1]
     weight = group.size / len(batch) if batch[group.rank :: group.size] else 0.0
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in collate([train.input_ids[i] for i in share], pad_id).items()}
-    labels = torch.tensor([train.labels[index] for index in share], device=device)
-    logits = model(**inputs).logits
+    labels = torch.tensor([train.labels[index] for index in share], device=_device(model))
+    logits = _logits(model, [train.input_ids[index] for index in share], low)
     # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
-    loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum") * weight
+    loss = nn.functional.cross_entropy(logits, labels, reduction="sum") * weight
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -144,19 +147,44 @@ def _step(
     return float(group.sum(loss.detach() / group.size))
 
 
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _logits(model: nn.Module, rows: Rows, low: bool) -> torch.Tensor:
+    with torch.autocast(_device(model).type, torch.bfloat16, enabled=low):
+        return model(rows)
+
+
 @torch.inference_mode()
-def measure(model: nn.Module, examples: Examples, batch_size: int, pad_id: int, group: Group) -> Numbers:
-    """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches."""
+def measure(
+    model: nn.Module,
+    examples: Examples,
+    batch_size: int,
+    group: Group,
+    low: bool = False,
+    on_batch: Callable[[], None] | None = None,
+) -> Numbers:
+    """Mean cross-entropy and accuracy on held-out examples; every process takes its share of the batches.
+
+    Args:
+        model: takes token rows.
+        examples: what is measured.
+        batch_size: texts in half a batch.
+        group: the processes that measure together.
+        low: whether in bf16.
+        on_batch: called after each batch.
+    """
     model.eval()
-    device = next(model.parameters()).device
     order = sorted(range(len(examples.labels)), key=lambda index: len(examples.input_ids[index]))
     batches = [order[at : at + 2 * batch_size] for at in range(0, len(order), 2 * batch_size)]
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    sums = torch.zeros(2, dtype=torch.float64, device=_device(model))
     for batch in batches[group.rank :: group.size]:
-        inputs = collate([examples.input_ids[index] for index in batch], pad_id)
-        logits = model(**{name: value.to(device) for name, value in inputs.items()}).logits.float()
-        labels = torch.tensor([examples.labels[index] for index in batch], device=device)
+        logits = _logits(model, [examples.input_ids[index] for index in batch], low)
+        labels = torch.tensor([examples.labels[index] for index in batch], device=logits.device)
         sums[0] += nn.functional.cross_entropy(logits, labels, reduction="sum")
         sums[1] += (logits.argmax(1) == labels).sum()
+        if on_batch:
+            on_batch()
     loss, right = (group.sum(sums) / len(order)).tolist()
     return {"validation_loss": loss, "validation_accuracy": right}

@@ -131,7 +131,7 @@ def test_a_folder_that_is_missing_is_told(tmp_path):
 def test_code_that_the_configuration_names_is_not_run(folder):
     code = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}
     write_json(folder / "config.json", read_json(folder / "config.json") | {"auto_map": code})
-    assert type(Classifier(folder).network).__name__ == "BertForSequenceClassification"
+    assert type(Classifier(folder).network.network).__name__ == "BertForSequenceClassification"
 
 
 def test_nothing_that_can_hold_code_is_allowed():

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneline.train.batches import BUCKET_BATCHES, collate, epoch_batches
+from tuneline.train.batches import BUCKET_BATCHES, epoch_batches
 
 LENGTHS = [random.Random(number).randrange(3, 200) for number in range(1000)]
 
@@ -45,14 +44,3 @@ def test_texts_of_equal_length_meet_others_than_their_neighbours():
     batches = epoch_batches([7] * 1000, 16, 0, 0)
     assert all(max(batch) - min(batch) > 16 for batch in batches if len(batch) > 2)
     assert len(batches) > BUCKET_BATCHES
-
-
-def test_rows_are_padded_at_their_end_to_the_longest():
-    inputs = collate([[2, 5, 3], [2, 3], [9]], pad_id=7)
-    assert inputs["input_ids"].tolist() == [[2, 5, 3], [2, 3, 7], [9, 7, 7]]
-    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
-    assert {value.dtype for value in inputs.values()} == {torch.int64}
-
-
-def test_a_pad_token_inside_a_text_is_not_masked():
-    assert collate([[0, 0, 3]], pad_id=0)["attention_mask"].tolist() == [[1, 1, 1]]

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForSequenceClassification
 
 from tuneline.config import TrainConfig
+from tuneline.packing import classifier_for
 from tuneline.train.batches import epoch_batches
 from tuneline.train.loop import Examples, Group, measure, optimizer_for, rate_at, train_loop
 
@@ -43,7 +44,7 @@ def ignore(*_: object) -> None:
 def fit(seed: int, dropout: float = 0.1) -> dict[str, torch.Tensor]:
     model = network(seed, dropout)
     settings = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3, seed=seed)
-    train_loop(model, toy(40), toy(8), settings, 0, ignore, ignore)
+    train_loop(classifier_for(model), toy(40), toy(8), settings, ignore, ignore)
     return model.state_dict()
 
 
@@ -89,12 +90,14 @@ def test_a_frozen_weight_is_left_alone():
     model = network()
     model.bert.embeddings.requires_grad_(False)
     before = model.bert.embeddings.word_embeddings.weight.clone()
-    train_loop(model, toy(16), toy(4), TrainConfig(epochs=1, learning_rate=0.1), 0, ignore, ignore)
+    train_loop(classifier_for(model), toy(16), toy(4), TrainConfig(epochs=1, learning_rate=0.1), ignore, ignore)
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, before)
 
 
 def test_three_steps_are_adamw_on_the_mean_cross_entropy_with_clipped_gradients():
-    settings = TrainConfig(epochs=1, batch_size=4, learning_rate=1e-2, warmup_share=0.34, weight_decay=0.1, seed=5)
+    settings = TrainConfig(
+        epochs=1, batch_size=4, learning_rate=1e-2, warmup_share=0.34, weight_decay=0.1, precision="fp32", seed=5
+    )
     data = toy(11)
     ours, reference = (network(spread=0.3).double() for _ in range(2))  # in fp32 AdamW blows rounding errors up
     told: list[tuple[float, float]] = []
@@ -102,7 +105,7 @@ def test_three_steps_are_adamw_on_the_mean_cross_entropy_with_clipped_gradients(
     def note(_step: int, _total: int, facts: dict[str, float]) -> None:
         told.append((facts["loss"], facts["learning_rate"]))
 
-    train_loop(ours, data, toy(4), settings, 0, note, ignore)
+    train_loop(classifier_for(ours), data, toy(4), settings, note, ignore)
 
     matrices = [weight for weight in reference.parameters() if weight.ndim == 2]
     vectors = [weight for weight in reference.parameters() if weight.ndim == 1]
@@ -136,7 +139,7 @@ def test_the_loss_falls_and_the_task_is_learned():
     epochs: list[dict[str, float]] = []
     settings = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2)
     train_loop(
-        network(dropout=0.1), toy(256), toy(64, seed=1), settings, 0,
+        classifier_for(network(dropout=0.1)), toy(256), toy(64, seed=1), settings,
         lambda _step, _total, facts: losses.append(facts["loss"]), lambda _epoch, facts: epochs.append(facts),
     )  # fmt: skip
     assert sum(losses[-16:]) < 0.5 * sum(losses[:16])
@@ -154,7 +157,7 @@ def test_the_seed_orders_the_texts_even_where_the_initial_weights_are_the_same()
     models = [network(), network()]
     for seed, model in enumerate(models):
         settings = TrainConfig(epochs=1, batch_size=4, learning_rate=1e-3, seed=seed)
-        train_loop(model, toy(40), toy(8), settings, 0, ignore, ignore)
+        train_loop(classifier_for(model), toy(40), toy(8), settings, ignore, ignore)
     assert not torch.equal(models[0].classifier.weight, models[1].classifier.weight)
 
 
@@ -164,7 +167,7 @@ def test_every_step_and_every_epoch_is_told_once(rows, epochs, steps):
     ends: list[int] = []
     settings = TrainConfig(epochs=epochs, batch_size=4)
     totals = train_loop(
-        network(), toy(rows), toy(4), settings, 0, lambda step, total, _: told.append((step, total)),
+        classifier_for(network()), toy(rows), toy(4), settings, lambda step, total, _: told.append((step, total)),
         lambda epoch, _: ends.append(epoch),
     )  # fmt: skip
     assert told == [(step, steps * epochs) for step in range(1, steps * epochs + 1)]
@@ -177,7 +180,7 @@ def test_every_step_and_every_epoch_is_told_once(rows, epochs, steps):
 
 def test_speeds_are_of_the_same_time():
     data = toy(24)
-    totals = train_loop(network(), data, toy(4), TrainConfig(epochs=2, batch_size=8), 0, ignore, ignore)
+    totals = train_loop(classifier_for(network()), data, toy(4), TrainConfig(epochs=2, batch_size=8), ignore, ignore)
     assert totals["train_examples_per_second"] * totals["train_seconds"] == pytest.approx(48)
     assert totals["train_tokens_per_second"] * totals["train_seconds"] == pytest.approx(2 * sum(data.lengths))
 
@@ -189,7 +192,7 @@ def test_measuring_is_exact_whatever_the_batches(batch_size):
     with torch.no_grad():
         logits = torch.cat([model(input_ids=torch.tensor([row])).logits for row in data.input_ids])
     labels = torch.tensor(data.labels)
-    found = measure(model, data, batch_size, 0, Group())
+    found = measure(classifier_for(model), data, batch_size, Group())
     assert found["validation_loss"] == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-5)
     assert found["validation_accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
@@ -197,11 +200,11 @@ def test_measuring_is_exact_whatever_the_batches(batch_size):
 def test_dropout_is_on_in_every_training_step_and_off_in_every_measurement():
     model, modes = network().eval(), []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    train_loop(model, toy(8), toy(4), TrainConfig(epochs=2, batch_size=4), 0, ignore, ignore)
+    train_loop(classifier_for(model), toy(8), toy(4), TrainConfig(epochs=2, batch_size=4), ignore, ignore)
     assert modes == [True, True, False] * 2
 
 
 def test_measuring_switches_dropout_off():
     model, data = network(dropout=0.5), toy(16)
     model.train()
-    assert measure(model, data, 4, 0, Group()) == measure(model, data, 4, 0, Group())
+    assert measure(classifier_for(model), data, 4, Group()) == measure(classifier_for(model), data, 4, Group())

@@ -87,16 +87,13 @@ def test_the_checkpoints_own_weights_are_where_training_starts(tiny_checkpoint):
         assert torch.equal(network.get_parameter(f"bert.{name}"), weight)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="dropout is left out of the encoder where there is no GPU")
-@pytest.mark.parametrize(("changes", "before_the_classifier"), [({}, 0.1), ({"classifier_dropout": 0.3}, 0.3)])
-def test_without_a_gpu_dropout_stands_before_the_classifier_only(
-    tiny_checkpoint, tmp_path, changes, before_the_classifier
-):
-    network = load_network(str(altered(tiny_checkpoint, tmp_path / "it", **changes)), ["neg", "pos"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="attention keeps its dropout where there is a GPU")
+def test_without_a_gpu_all_dropout_stays_but_that_of_attention(tiny_checkpoint):
+    network = load_network(str(tiny_checkpoint), ["neg", "pos"])
     shares = {name: part.p for name, part in network.named_modules() if isinstance(part, torch.nn.Dropout)}
-    assert shares.pop("dropout") == before_the_classifier
-    assert len(shares) > 4
-    assert set(shares.values()) == {0.0}
+    attention = {name: share for name, share in shares.items() if ".attention.self." in name}
+    assert set(attention.values()) == {0.0}
+    assert {share for name, share in shares.items() if name not in attention} == {0.1}
 
 
 def test_training_tells_every_step_and_epoch_and_learns(prepared, tiny_checkpoint, tmp_path):
@@ -193,7 +190,8 @@ def test_two_processes_give_the_weights_of_one(tiny_checkpoint, tmp_path):
     checkpoint = altered(tiny_checkpoint, tmp_path / "no-dropout", hidden_dropout_prob=0.0)
     rows = reviews(80)
     data = prepare_rows(tmp_path, checkpoint, train=rows[:36], validation=rows[40:50], test=rows[50:60])
-    settings = TrainConfig(epochs=2, learning_rate=1e-3, batch_size=7)  # shares of 4 and 3, at the end 1 and 0
+    # Shares of 4 and 3, at the end 1 and 0; in bf16 the processes' rows would be rounded differently.
+    settings = TrainConfig(epochs=2, learning_rate=1e-3, batch_size=7, precision="fp32")
     train(data, model_config(checkpoint), settings, tmp_path / "one")
     sections = {"model": model_config(checkpoint).model_dump(), "train": settings.model_dump()}
     write_json(tmp_path / "config.json", sections)
@@ -235,6 +233,8 @@ def test_the_step_shows_and_records_its_numbers(store, prepared, tiny_checkpoint
     out, shown = dsl.Model(uri=str(tmp_path / "model")), dsl.Metrics(uri=str(tmp_path / "metrics"))
     train_step(dsl.Dataset(uri=str(prepared)), out, shown, **parameters)
     assert {path.name for path in (tmp_path / "model").iterdir()} == OUTPUT
+    training = out.metadata.pop("training")
+    assert len(training) == 24
     assert out.metadata == {"framework": "transformers", "base_model": str(tiny_checkpoint)}
     (run,) = store.search_runs([store.get_experiment_by_name("tuneline").experiment_id])
     assert run.info.status == "FINISHED"

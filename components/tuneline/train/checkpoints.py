@@ -1,0 +1,196 @@
+"""Training that cannot be lost: its whole state saved now and then, and taken up again where it stopped, bit for bit.
+
+A checkpoint's address is a function of data, configuration and code ($TUNELINE_CHECKPOINTS/KEY/step-NUMBER), not of the
+step's own output folder, which a retry gets anew. The newest whose manifest holds is used, an older one where it does
+not. SIGTERM saves at the end of the optimizer step under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tuneline import packing
+from tuneline.artifacts import read_json, write_json
+from tuneline.config import TrainConfig
+from tuneline.progress import say
+from tuneline.storage import CHECKPOINTS, DamagedError, Store, open_store
+from tuneline.train.group import Group
+
+KEEP = 2
+STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+@dataclass
+class Position:
+    """How far training is: optimizer steps done, and seconds spent in them."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def address(**parts: Any) -> str:
+    """The address of a training: a hash of all that decides its course."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def code_hash() -> str:
+    """A hash of the code that decides a training's course: this package's, and how rows are packed."""
+    digest = hashlib.sha256()
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(packing.__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """Saves a training's state, and finds it again.
+
+    Args:
+        store: where to; None saves nothing, and stops at once on SIGTERM.
+        group: the processes that train together; the first one saves.
+        every_seconds: the time between two checkpoints; 0 saves after every step.
+    """
+
+    def __init__(self, store: Store | None, group: Group, every_seconds: float) -> None:
+        self.store, self.group, self.every_seconds = store, group, every_seconds
+        self._saved = time.monotonic()
+        self._signal = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While this lasts, SIGTERM, Ctrl-C and a closed terminal only ask for an end, which `after_step` brings."""
+        before = {number: signal.signal(number, self._ask) for number in STOPPING} if self.store else {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        self._signal = number
+
+    @property
+    def wish(self) -> int:
+        """What this process would do now: 2 stops, 1 saves, 0 goes on; the group does what the highest wish is."""
+        if self._signal:
+            return 2
+        due = self.store and not self.group.rank and time.monotonic() - self._saved >= self.every_seconds
+        return int(bool(due))
+
+    def after_step(self, wish: int, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Save, and stop, where the group wishes it; `wish` is the highest of its processes."""
+        if wish:
+            self.save(position, model, optimizer)
+        if wish == 2:
+            self._stop(position)
+
+    def between_batches(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Stop a lone process that measures, which may take minutes; in a group the next step's end does."""
+        if self._signal and self.group.size == 1:
+            self.after_step(2, position, model, optimizer)
+
+    def _stop(self, position: Position) -> NoReturn:
+        say(f"[train] stopped after step {position.step}; the same command goes on from there")
+        sys.exit(128 + (self._signal or signal.SIGTERM))
+
+    def save(self, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Save the state, keep the newest two; a store that is away or full is told, and training goes on."""
+        if self.store is None:
+            return
+        randomness = self._randomness(model)
+        if self.group.rank:
+            return
+        try:
+            with self.store.saving(f"step-{position.step:09d}") as folder:
+                _write(folder, position, model, optimizer, randomness)
+            for old in self._names()[:-KEEP]:
+                self.store.remove(old)
+        except Exception as error:  # a disk, a network or a server; training is worth more than its checkpoint
+            say(f"[train] checkpoint of step {position.step} not saved: {type(error).__name__}: {error}")
+        self._saved = time.monotonic()
+
+    def _randomness(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The state of every process's random generators, which dropout draws from."""
+        found = {f"cpu.{rank}": state for rank, state in enumerate(self.group.gather(torch.get_rng_state()))}
+        if next(model.parameters()).is_cuda:
+            states = self.group.gather(torch.cuda.get_rng_state())
+            found |= {f"cuda.{rank}": state for rank, state in enumerate(states)}
+        return found
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+        """Load the newest state that is whole into model, optimizer and random generators; the start without one."""
+        if self.store is None:
+            return Position()
+        for name in reversed(self._names()):
+            try:
+                with self.store.loading(name) as folder:
+                    position = _read(folder, model, optimizer, self.group)
+            except DamagedError as error:
+                say(f"[train] checkpoint passed over: {error}")
+                continue
+            say(f"[train] goes on from the checkpoint of step {position.step}")
+            return position
+        return Position()
+
+    def _names(self) -> list[str]:
+        return [name for name in self.store.names() if name.startswith("step-")] if self.store else []
+
+
+def open_checkpoints(training: str, group: Group, settings: TrainConfig) -> Checkpoints:
+    """The checkpoints of a training (its `key`) at $TUNELINE_CHECKPOINTS; none where it is not to be resumed."""
+    place = os.environ.get(CHECKPOINTS)
+    store = open_store(f"{place.rstrip('/')}/{training}") if place else None
+    if store and not settings.resume and not group.rank:
+        for name in store.names():
+            store.remove(name)
+    return Checkpoints(store, group, settings.checkpoint_minutes * 60)
+
+
+def _write(
+    folder: Path,
+    position: Position,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    randomness: dict[str, torch.Tensor],
+) -> None:
+    weights = dict(model.named_parameters())
+    tree = optimizer.state_dict()["state"]
+    moments = {f"{number}.{name}": value for number, state in tree.items() for name, value in state.items()}
+    for file, tensors in (("model", weights), ("optimizer", moments)):
+        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, folder / f"{file}.safetensors")
+    save_file(randomness, folder / "random.safetensors")
+    write_json(folder / "position.json", asdict(position))
+
+
+def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> Position:
+    device = next(model.parameters()).device
+    randomness = load_file(folder / "random.safetensors")
+    if f"cpu.{group.rank}" not in randomness:
+        raise DamagedError(f"{folder.name}: saved by fewer processes than train now")
+    weights = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(weights[name])
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(folder / "optimizer.safetensors").items():
+        number, _, what = name.partition(".")
+        state.setdefault(int(number), {})[what] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    torch.set_rng_state(randomness[f"cpu.{group.rank}"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(randomness[f"cuda.{group.rank}"])
+    return Position(**read_json(folder / "position.json"))

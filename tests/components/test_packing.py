@@ -1,0 +1,137 @@
+"""Packed rows give what padded rows give, logits and gradients, for every family that is packed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from tuneline import packing
+from tuneline.packing import PackedClassifier, PaddedClassifier, can_pack, classifier_for, pack, pad
+
+SMALL = {
+    "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "max_position_embeddings": 40, "num_labels": 3, "pad_token_id": 1, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+FAMILIES = {
+    "albert": SMALL | {"embedding_size": 8},
+    "bert": SMALL,
+    "camembert": SMALL,
+    "distilbert": {
+        "vocab_size": 40, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40,
+        "num_labels": 3, "pad_token_id": 1, "dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0,
+    },
+    "electra": SMALL | {"embedding_size": 8},
+    "gpt2": {
+        "vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "num_labels": 3,
+        "pad_token_id": 1, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0,
+    },
+    "modernbert": SMALL | {"classifier_pooling": "cls", "local_attention": 8, "global_attn_every_n_layers": 2,
+                           "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    "modernbert mean": SMALL | {"classifier_pooling": "mean", "local_attention": 8, "global_attn_every_n_layers": 2,
+                                "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    "roberta": SMALL,
+    "xlm-roberta": SMALL,
+}  # fmt: skip
+LENGTHS = (5, 1, 30, 12, 12)
+
+
+def network(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name.split()[0], **FAMILIES[name])
+    model = AutoModelForSequenceClassification.from_config(config)
+    for weight in model.parameters():  # large enough that a wrong neighbour is seen
+        nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+def texts() -> list[list[int]]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randint(4, 40, (length,), generator=draw).tolist() for length in LENGTHS]
+
+
+def answers(classifier: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logits = classifier(texts())
+    (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+    return logits.detach(), {name: w.grad for name, w in classifier.network.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_packed_family_answers_and_learns_as_a_padded_one_does(name):
+    expected, slopes = answers(PaddedClassifier(network(name)))
+    logits, found = answers(PackedClassifier(network(name)))
+    assert torch.allclose(logits, expected, atol=1e-4)
+    assert found.keys() == slopes.keys()
+    scale = max(float(slope.abs().max()) for slope in slopes.values())
+    for key, slope in slopes.items():
+        assert torch.allclose(found[key], slope, atol=1e-4 * scale), key
+
+
+def test_every_family_that_is_packed_is_tested():
+    assert {name.split()[0] for name in FAMILIES} == set(packing.POOLING)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "modernbert"])
+def test_plain_attention_stands_in_where_the_private_kernel_is_missing(name, monkeypatch):
+    expected, _ = answers(PackedClassifier(network(name)))
+    monkeypatch.setattr(packing, "_has_kernel", lambda: False)
+    assert torch.allclose(answers(PackedClassifier(network(name)))[0], expected, atol=1e-5)
+
+
+def test_the_private_kernel_is_found_wherever_it_is_first_asked_for():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        packing._has_kernel.cache_clear()
+        assert packing._has_kernel()
+
+
+def test_a_text_does_not_see_its_neighbours():
+    classifier = PackedClassifier(network("bert"))
+    rows = texts()
+    alone = torch.cat([classifier([row]) for row in rows])
+    assert torch.allclose(classifier(rows), alone, atol=1e-5)
+
+
+def test_in_bf16_the_gradients_stay_near_those_of_fp32():
+    def slopes(low: bool) -> torch.Tensor:
+        classifier = PackedClassifier(network("bert"))
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            classifier(texts()).square().mean().backward()
+        return torch.cat([weight.grad.flatten() for weight in classifier.parameters()])
+
+    low, full = slopes(True), slopes(False)
+    assert nn.functional.cosine_similarity(low, full, dim=0) > 0.98
+
+
+def test_attention_dropout_still_drops():
+    model = network("bert").train()
+    for layer in model.bert.encoder.layer:
+        layer.attention.self.dropout.p = 0.5
+    classifier = PackedClassifier(model)
+    assert not torch.equal(classifier(texts()), classifier(texts()))
+
+
+def test_positions_start_anew_in_each_text():
+    row = pack([[5, 6, 7], [8]], first_position=2)
+    assert row.input_ids.tolist() == [[5, 6, 7, 8]]
+    assert row.position_ids.tolist() == [[2, 3, 4, 2]]
+    assert row.lengths == (3, 1)
+
+
+def test_a_family_outside_the_registry_is_padded():
+    config = AutoConfig.for_model("mpnet", **SMALL)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert not can_pack(model)
+    assert isinstance(classifier_for(model), PaddedClassifier)
+
+
+def test_rows_are_padded_at_their_end_to_the_longest():
+    inputs = pad([[2, 5, 3], [2, 3], [9]], pad_id=7)
+    assert inputs["input_ids"].tolist() == [[2, 5, 3], [2, 3, 7], [9, 7, 7]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0]]
+    assert {value.dtype for value in inputs.values()} == {torch.int64}
+
+
+def test_a_pad_token_inside_a_text_is_not_masked():
+    assert pad([[0, 0, 3]], pad_id=0)["attention_mask"].tolist() == [[1, 1, 1]]

@@ -1,0 +1,211 @@
+"""Training that is interrupted, however, ends with the weights of a training that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from tests.components.conftest import model_config, prepare_rows
+from tests.components.train.test_loop import ignore, network, toy
+from tests.conftest import reviews
+from tuneline.artifacts import sha256_file
+from tuneline.config import TrainConfig
+from tuneline.packing import classifier_for
+from tuneline.storage import CHECKPOINTS, LocalStore
+from tuneline.train.checkpoints import KEEP, Checkpoints, address
+from tuneline.train.group import Group
+from tuneline.train.loop import train_loop
+from tuneline.train.train import train, training_key
+
+SETTINGS = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
+STEPS = 15  # 3 epochs of 5
+
+
+class Stopped(Exception):  # noqa: N818 - it stands for a process that died
+    """Raised in mid-training by a test."""
+
+
+def fit(store: LocalStore | None, stop_after: int = 0, settings: TrainConfig = SETTINGS) -> dict[str, torch.Tensor]:
+    """Weights after training on 40 texts; with dropout, so that the random generator matters."""
+    torch.manual_seed(0)
+    model = network(dropout=0.1)
+
+    def on_step(step: int, _total: int, _facts: dict[str, float]) -> None:
+        if step == stop_after:
+            raise Stopped
+
+    checkpoints = Checkpoints(store, Group(), settings.checkpoint_minutes * 60)
+    train_loop(classifier_for(model), toy(40), toy(8), settings, on_step, ignore, checkpoints=checkpoints)
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, torch.Tensor]:
+    """The weights of a training that nothing interrupts."""
+    return fit(None)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5, 6, 14, 15])
+def test_training_goes_on_as_if_nothing_had_happened(stop_after, whole, tmp_path):
+    store = LocalStore(tmp_path)
+    with pytest.raises(Stopped):
+        fit(store, stop_after)
+    assert same(fit(store), whole)
+
+
+def test_a_training_that_ended_is_not_trained_further(whole, tmp_path):
+    store = LocalStore(tmp_path)
+    fit(store)
+    assert same(fit(store, stop_after=STEPS), whole)  # no step is told, so that nothing stops it
+
+
+def test_the_newest_two_states_are_kept(tmp_path):
+    fit(LocalStore(tmp_path))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"step-{step:09d}" for step in (STEPS - 1, STEPS)]
+    assert KEEP == 2
+
+
+@pytest.mark.parametrize("harm", ["truncated", "deleted", "flipped"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "position.json", "manifest.json"]
+)
+def test_a_harmed_file_is_noticed_and_the_older_state_used(file, harm, whole, tmp_path, capsys):
+    store = LocalStore(tmp_path)
+    with pytest.raises(Stopped):
+        fit(store, stop_after=8)
+    path = tmp_path / "step-000000007" / file
+    content = path.read_bytes()
+    if harm == "deleted":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes(content[:middle] if harm == "truncated" else flipped)
+    assert same(fit(store), whole)
+    told = capsys.readouterr().out
+    assert "passed over: step-000000007" in told
+    assert "goes on from the checkpoint of step 6" in told
+
+
+def test_training_starts_anew_where_every_state_is_harmed(whole, tmp_path):
+    store = LocalStore(tmp_path)
+    with pytest.raises(Stopped):
+        fit(store, stop_after=8)
+    for folder in tmp_path.iterdir():
+        (folder / "model.safetensors").write_bytes(b"")
+    assert same(fit(store), whole)
+
+
+def test_an_empty_newer_folder_is_passed_over(whole, tmp_path):
+    store = LocalStore(tmp_path)
+    with pytest.raises(Stopped):
+        fit(store, stop_after=8)
+    (tmp_path / "step-000000009").mkdir()
+    assert same(fit(store), whole)
+
+
+def test_a_store_that_refuses_does_not_stop_training(whole, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder can be made here")
+    assert same(fit(LocalStore(tmp_path / "file")), whole)
+    assert "checkpoint of step 1 not saved: " in capsys.readouterr().out
+
+
+def test_a_state_of_fewer_processes_is_passed_over(tmp_path):
+    store = LocalStore(tmp_path)
+    fit(store)
+    model = network()
+    found = Checkpoints(store, Group(rank=1, size=2), 0).resume(model, torch.optim.AdamW(model.parameters()))
+    assert found.step == 0
+
+
+def test_checkpoints_wait_for_their_time(tmp_path):
+    fit(LocalStore(tmp_path), settings=SETTINGS.model_copy(update={"checkpoint_minutes": 60.0}))
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{STEPS:09d}"]  # the end, and nothing before it
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_at_the_end_of_the_step_and_ends(number, whole, tmp_path):
+    settings = SETTINGS.model_copy(update={"checkpoint_minutes": 60.0})
+    store = LocalStore(tmp_path)
+    model = network(dropout=0.1)
+    before = signal.getsignal(number)
+
+    def on_step(step: int, _total: int, _facts: dict[str, float]) -> None:
+        if step == 4:
+            signal.raise_signal(number)
+
+    checkpoints = Checkpoints(store, Group(), 3600)
+    with pytest.raises(SystemExit) as ended:
+        train_loop(classifier_for(model), toy(40), toy(8), settings, on_step, ignore, checkpoints=checkpoints)
+    assert ended.value.code == 128 + number
+    assert store.names() == ["step-000000004"]
+    assert signal.getsignal(number) == before
+
+
+def test_without_a_store_a_signal_acts_at_once():
+    with Checkpoints(None, Group(), 0).listening():
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_address_depends_on_every_part_and_on_no_order():
+    assert address(a=1, b=[2]) == address(b=[2], a=1)
+    assert len({address(a=1), address(a=2), address(b=1), address(a=[1])}) == 4
+
+
+def test_the_address_of_a_training_knows_its_course_and_not_how_often_it_is_saved(prepared, tiny_checkpoint):
+    from tuneline.artifacts import PreparedData
+
+    manifest = PreparedData.load(prepared)
+
+    def key(**changes: Any) -> str:
+        return training_key(manifest, model_config(tiny_checkpoint), TrainConfig(**changes))
+
+    assert key() == key(checkpoint_minutes=1.0) == key(resume=False)
+    assert len({key(), key(seed=1), key(learning_rate=1e-3), key(precision="fp32")}) == 4
+
+
+def _train(places: str | None, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    if places:
+        os.environ[CHECKPOINTS] = places
+    train(*arguments)
+
+
+def _start(places: str | None, *arguments: Any) -> Any:
+    """A process that trains; forked off one that has imported torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tuneline.train.train"])
+    process = context.Process(target=_train, args=(places, arguments))
+    process.start()
+    return process
+
+
+def test_killed_at_ten_random_moments_training_ends_with_the_same_file(tiny_checkpoint, tmp_path):
+    data, model = prepare_rows(tmp_path, tiny_checkpoint, train=reviews(120)), model_config(tiny_checkpoint)
+    settings = TrainConfig(epochs=6, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
+    _start(None, data, model, settings, tmp_path / "whole").join()
+    draw, places = random.Random(0), tmp_path / "checkpoints"
+    for _ in range(10):
+        process = _start(str(places), data, model, settings, tmp_path / "killed")
+        known = sorted(places.glob("*/step-*"))
+        while process.is_alive() and sorted(places.glob("*/step-*")) == known:
+            time.sleep(0.01)  # until it has saved something new
+        process.join(timeout=draw.uniform(0, 0.3))
+        process.kill()
+        process.join()
+    last = _start(str(places), data, model, settings, tmp_path / "killed")
+    last.join()
+    assert last.exitcode == 0
+    one, other = (sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert one == other
