@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 
 ERROR_MARK = "tuneline: error: "
+"""Before bad input."""
+FAILED_MARK = "tuneline: failed: "
+"""Before what a server that the step depends on did not do."""
 
 
 class Progress:

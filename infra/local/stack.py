@@ -47,12 +47,12 @@ def free_port() -> int:
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen[str]) -> None:
-    """Wait for an HTTP server to answer.
+    """Wait for an MLflow server to answer.
 
     Raises:
         StackError: its process ended, or it did not answer in two minutes.
     """
-    wait_until(lambda: _answers(url), server, url)
+    wait_until(lambda: _answers(f"{url}/health"), server, url)
 
 
 def wait_until(ready: Callable[[], bool], server: subprocess.Popen[str], name: str) -> None:
@@ -123,7 +123,7 @@ class Stack:
 
     def database(self, tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's own tools on the database, such as pg_dump."""
-        command = [str(_postgres_folder() / tool), "-h", "127.0.0.1", "-p", str(self._ports["postgres"]), *arguments]
+        command = [str(postgres_folder() / tool), "-h", "127.0.0.1", "-p", str(self._ports["postgres"]), *arguments]
         environment = os.environ | {"PGUSER": USER, "PGPASSWORD": self.secrets["postgres_password"]}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -158,13 +158,13 @@ class Stack:
         if user:
             shutil.chown(data, user)
             shutil.chown(password, user)
-        initdb = [_postgres_folder() / "initdb", "--pgdata", data, "--username", USER, "--pwfile", password,
+        initdb = [postgres_folder() / "initdb", "--pgdata", data, "--username", USER, "--pwfile", password,
                   "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]  # fmt: skip
         done = subprocess.run(initdb, user=user, cwd=data, capture_output=True, text=True, check=False)
         password.unlink()
         if done.returncode != 0:
             raise StackError(f"initdb failed: {' '.join(done.stderr.split())[-500:]}")
-        command = [str(_postgres_folder() / "postgres"), "-D", str(data), "-p", str(self._ports["postgres"])]
+        command = [str(postgres_folder() / "postgres"), "-D", str(data), "-p", str(self._ports["postgres"])]
         for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"):
             command += ["-c", setting]
         server = self._start("postgres", command, {}, user)
@@ -244,7 +244,7 @@ def _end(server: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(server.pid, signal.SIGKILL)  # whatever it has started
 
 
-def _postgres_folder() -> Path:
+def postgres_folder() -> Path:
     """Where PostgreSQL's programs are: Debian keeps them off the PATH.
 
     Raises:
@@ -259,8 +259,8 @@ def _postgres_folder() -> Path:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(text)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -326,7 +326,7 @@ def write_env(path: Path) -> None:
     try:
         _write_secret(path, "".join(f"{name}={secrets.token_urlsafe(24)}\n" for name in names))
     except FileExistsError:
-        raise StackError(f"{path}: is there already, and the data knows its passwords; remove both, or neither") from None
+        raise StackError(f"{path}: is there already, and the data knows its passwords; keep both") from None
 
 
 def main() -> int:

@@ -12,14 +12,13 @@ import pytest
 
 from tuneline.artifacts import PreparedData
 from tuneline.errors import InputError
+from tuneline.provenance import environment, installed
 from tuneline.tracking import (
     EXPERIMENT,
     PARENT,
     close_abandoned,
     close_pipeline_run,
-    environment,
     experiment_id,
-    installed,
     open_pipeline_run,
     recent_runs,
     step_run,
