@@ -282,12 +282,12 @@ def run(command: list[str]) -> int:
         The command's exit status, as a shell has it.
     """
     for number in STOPPING:
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+        signal.signal(number, _stop)
     with stack() as running:
         if not command:
             return _stay(running)
         try:
-            process = subprocess.Popen(command, env=os.environ | running.environment)
+            process = subprocess.Popen(command, env=os.environ | running.environment, preexec_fn=_end_with_parent)
         except OSError as error:
             raise StackError(f"{command[0]}: cannot be started ({error.strerror})") from None
         try:
@@ -296,6 +296,13 @@ def run(command: list[str]) -> int:
             if process.poll() is None:
                 _end_command(process)
         return status if status >= 0 else 128 - status
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End by the first signal, and let no second one disturb the clearing up."""
+    for other in STOPPING:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _end_command(process: subprocess.Popen[bytes]) -> None:

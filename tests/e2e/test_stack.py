@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
+import sys
+import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -261,3 +265,44 @@ def test_a_bucket_that_refuses_in_the_middle_of_the_model_leaves_no_version(desk
     assert "half" not in desk.models()
     s3.heal()
     assert desk.succeed(*desk.recipe("half"))["model"]["version"] == "1"
+
+
+STACK = [sys.executable, str(Path(__file__).parents[2] / "infra" / "local" / "stack.py"), "run", "--"]
+
+
+@pytest.fixture
+def temporary(servers: Stack) -> Iterator[Path]:
+    """A temporary directory that the database's user may enter, unlike pytest's own."""
+    del servers  # where it cannot start, these tests cannot either
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_however_the_stack_is_stopped_no_server_and_no_command_stays(temporary: Path, number: signal.Signals) -> None:
+    told = "import os, time; print(os.environ['MLFLOW_TRACKING_URI'], flush=True); time.sleep(600)"
+    process = subprocess.Popen(
+        [*STACK, sys.executable, "-c", told], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert process.stdout
+    url = process.stdout.readline().strip()
+    urllib.request.urlopen(f"{url}/health").close()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {"postgres"} < {child.name() for child in children}
+    process.send_signal(number)
+    assert process.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    if number != signal.SIGKILL:
+        assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "status"), [(["sh", "-c", "exit 7"], 7), (["no-such-command"], 1)])
+def test_the_stack_hands_on_the_commands_exit_status(temporary: Path, command: list[str], status: int) -> None:
+    done = subprocess.run(
+        [*STACK, *command], capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": str(temporary)}
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert list(temporary.iterdir()) == []
