@@ -57,4 +57,4 @@ def _short(value: float) -> str:
 
 def say(line: str) -> None:
     """Print a line at once (kfp's runners buffer otherwise)."""
-    print(line, file=sys.stdout, flush=True)
+    print(f"{line}\n", end="", file=sys.stdout, flush=True)  # one write: another thread may speak too

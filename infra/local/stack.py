@@ -280,16 +280,18 @@ def run(command: list[str]) -> int:
 
     Returns:
         The command's exit status, as a shell has it.
+
+    Raises:
+        StackError: there is no such command, or a server did not start.
     """
+    if command and not shutil.which(command[0]):
+        raise StackError(f"{command[0]}: no such command")
     for number in STOPPING:
         signal.signal(number, _stop)
     with stack() as running:
         if not command:
             return _stay(running)
-        try:
-            process = subprocess.Popen(command, env=os.environ | running.environment, preexec_fn=_end_with_parent)
-        except OSError as error:
-            raise StackError(f"{command[0]}: cannot be started ({error.strerror})") from None
+        process = subprocess.Popen(command, env=os.environ | running.environment, preexec_fn=_end_with_parent)
         try:
             status = process.wait()
         finally:

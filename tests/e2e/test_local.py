@@ -80,10 +80,17 @@ def test_the_engine_itself_takes_the_file(tmp_path: Path, secrets: dict[str, str
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["start"]])
-def test_a_word_that_is_no_verb_is_told(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, FOLDER / "stack.py", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ([], 2, "required: verb"),
+        (["start"], 2, "invalid choice"),
+        (["run", "--", "nothing-such"], 1, "no such command"),
+    ],
+)
+def test_words_that_cannot_be_followed_are_told(arguments: list[str], status: int, told: str) -> None:
+    command = [sys.executable, FOLDER / "stack.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert told in done.stderr
     assert "Traceback" not in done.stderr
