@@ -249,12 +249,12 @@ def _children(api: MlflowClient, parent: str, query: str) -> list[Run]:
 
 def _headlines(api: MlflowClient, parent: str) -> dict[str, float]:
     """What the finished steps measured as a whole, such as accuracy, and not at each step of training."""
-    steps = _children(api, parent, "attributes.status = 'FINISHED'")
+    newest_first = _children(api, parent, "attributes.status = 'FINISHED'")
     return {
         name: value
-        for run in steps
+        for run in reversed(newest_first)
         for name, value in run.data.metrics.items()
-        if name.startswith(_HEADLINES.get(run.data.tags["tuneline.step"], ()))
+        if name.startswith(_HEADLINES.get(run.data.tags.get("tuneline.step", ""), ()))
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,8 @@ import pytest
 from infra.local.stack import free_port
 
 from tuneline.errors import InputError, ServiceError
-from tuneline.tracking import check_server, client
+from tuneline.step import step
+from tuneline.tracking import PARENT, check_server, client
 from tuneline.trouble import trouble
 
 
@@ -96,6 +98,24 @@ def test_a_server_that_answers_at_all_is_there(server: Answers, monkeypatch: pyt
         check_server()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nowhere.db")
     check_server()
+
+
+def test_a_step_ends_with_one_line_and_status_1(
+    server: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setenv(PARENT, "0" * 32)
+    server.status = 401
+    try:
+        with pytest.raises(SystemExit) as caught, step("train", {}):
+            pytest.fail("a step without its run was begun")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("tuneline: failed: MLflow at http://127.0.0.1:")
+    assert "the user or the password is refused" in line
 
 
 def test_s3s_own_errors_are_told() -> None:
