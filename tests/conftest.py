@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
+from infra.local.stack import free_port as free_port
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
@@ -60,13 +60,6 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:

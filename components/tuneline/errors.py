@@ -20,6 +20,10 @@ class NotHereError(InputError):
     """What a key names is not to be seen from this machine; another machine may see it."""
 
 
+class ServiceError(Exception):
+    """A server that a run depends on did not do its part: shown as one line, exit status 1."""
+
+
 def without_credentials(text: str) -> str:
     """The text with the user's part, which may hold a password, taken out of every URI."""
     return _USER_PART.sub("", text)

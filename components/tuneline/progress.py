@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 
 ERROR_MARK = "tuneline: error: "
+"""Before bad input."""
+FAILED_MARK = "tuneline: failed: "
+"""Before what a server that the step depends on did not do."""
 
 
 class Progress:
@@ -54,4 +57,4 @@ def _short(value: float) -> str:
 
 def say(line: str) -> None:
     """Print a line at once (kfp's runners buffer otherwise)."""
-    print(line, file=sys.stdout, flush=True)
+    print(f"{line}\n", end="", file=sys.stdout, flush=True)  # one write: another thread may speak too

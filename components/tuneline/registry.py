@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import sha256_file
-from tuneline.errors import InputError
+from tuneline.errors import InputError, ServiceError
 from tuneline.tracking import StepRun, client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -21,26 +25,62 @@ def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> s
 
     Returns:
         The version's number, as text.
-    """
-    from mlflow.exceptions import MlflowException
 
-    api, owner = run.api, run.parent or run.run_id
-    tags = tags | {"tuneline.weights_sha256": sha256_file(model / "model.safetensors")}
-    for known in api.search_model_versions(f"name = '{name}' and run_id = '{owner}'"):
-        if known.tags.get("tuneline.weights_sha256") == tags["tuneline.weights_sha256"]:
-            return str(known.version)
-    # The server refuses a source outside the artifacts of the run that the version belongs to.
-    place = f"model-{tags['tuneline.weights_sha256'][:12]}"
+    Raises:
+        ServiceError: not all of the model's files arrived; then there is no version.
+    """
+    api, owner, weights = run.api, run.parent or run.run_id, sha256_file(model / "model.safetensors")
+    if made := _versions(api, name, owner, weights):
+        return str(made[0])
+    place = f"model-{weights[:12]}"
     with tempfile.TemporaryDirectory() as folder:
         _save_pyfunc(Path(folder) / "model", model)
         api.log_artifacts(owner, str(Path(folder) / "model"), place)
+        _require_all(api, owner, Path(folder) / "model", place)
+    _create_model(api, name)
+    # The server refuses a source outside the artifacts of the run that the version belongs to.
+    source = f"{api.get_run(owner).info.artifact_uri}/{place}"
+    api.create_model_version(name, source, owner, tags=tags | {"tuneline.weights_sha256": weights})
+    first, *again = _versions(api, name, owner, weights)
+    for version in again:  # the answer to a request was lost, and the client asked once more
+        api.delete_model_version(name, str(version))
+    return str(first)
+
+
+def _versions(api: MlflowClient, name: str, owner: str, weights: str) -> list[int]:
+    """The numbers of the versions that a run made of these weights, the lowest first."""
+    known = api.search_model_versions(f"name = '{name}' and run_id = '{owner}'")
+    return sorted(int(found.version) for found in known if found.tags.get("tuneline.weights_sha256") == weights)
+
+
+def _create_model(api: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
     try:
         api.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{api.get_run(owner).info.artifact_uri}/{place}"
-    return str(api.create_model_version(name, source, owner, tags=tags).version)
+
+
+def _require_all(api: MlflowClient, owner: str, folder: Path, place: str) -> None:
+    """Refuse to go on where a file is missing at the store, or shorter than it is here."""
+    wanted = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    stored = dict(_stored(api, owner, place))
+    for name, size in sorted(wanted.items()):
+        if (found := stored.get(f"{place}/{name}")) != size:
+            raise ServiceError(
+                f"MLflow: the model's file {name} has {size} bytes, and its artifact store holds {found or 0}; "
+                f"not registered, run again"
+            )
+
+
+def _stored(api: MlflowClient, owner: str, place: str) -> Iterator[tuple[str, int | None]]:
+    for file in api.list_artifacts(owner, place):
+        if file.is_dir:
+            yield from _stored(api, owner, file.path)
+        else:
+            yield file.path, file.file_size
 
 
 def _save_pyfunc(path: Path, model: Path) -> None:
@@ -56,7 +96,9 @@ def _save_pyfunc(path: Path, model: Path) -> None:
 
 
 def set_aliases(name: str, version: str) -> list[str]:
-    """Make the version challenger, and champion where there is none; of two that do so at once, the last one wins.
+    """Make the version challenger, and champion where there is none.
+
+    MLflow cannot set an alias on a condition: of two first versions that ask at once, the last one stays champion.
 
     Returns:
         The aliases that it holds.

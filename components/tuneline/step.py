@@ -1,4 +1,4 @@
-"""What every step does around its work: an MLflow run, and bad input told as one line."""
+"""What every step does around its work: an MLflow run, and bad input or a server's trouble told as one line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from tuneline.errors import InputError
-from tuneline.progress import ERROR_MARK, say
+from tuneline.progress import ERROR_MARK, FAILED_MARK, say
 from tuneline.tracking import StepRun, step_run
+from tuneline.trouble import trouble
 
 OWNER_PID = "TUNELINE_OWNER_PID"
 """Environment variable: the command on this machine that a step belongs to; without that command it ends."""
@@ -57,7 +58,7 @@ class ClassificationMetrics(Artifact, Protocol):
 
 @contextmanager
 def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
-    """Run a step's work inside its MLflow run; exits with status 2 and one line where its input is bad.
+    """Run a step's work inside its MLflow run; bad input exits with status 2 and one line, a server's trouble with 1.
 
     SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would, and so does a
     closed terminal.
@@ -72,3 +73,9 @@ def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
     except InputError as error:
         say(f"{ERROR_MARK}{error}")
         sys.exit(2)
+    except Exception as error:
+        told = trouble(error)
+        if told is None:
+            raise
+        say(f"{FAILED_MARK}{told}")
+        sys.exit(1)

@@ -1,43 +1,42 @@
 """MLflow runs: one parent a pipeline run, one child a step.
 
 The parent's id reaches the steps by the environment (TUNELINE_PARENT_RUN_ID), never as an argument, which would defeat
-KFP's cache. Where KFP's own MLflow plugin injects MLFLOW_RUN_ID, that run is joined instead. The explicit client is
-used throughout, because a fluent run left open by a killed process would stay RUNNING.
+KFP's cache. In a cluster, where nothing makes a parent beforehand, the steps of one KFP run meet in one by KFP's id of
+it (KFP_RUN_ID, which a profile puts into each pod). Where KFP's own MLflow plugin injects MLFLOW_RUN_ID, that run is
+joined instead. The explicit client is used throughout, because a fluent run left open by a killed process would stay
+RUNNING.
 """
 
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
-import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline import __version__
 from tuneline.artifacts import SPLITS, PreparedData
-from tuneline.errors import InputError
+from tuneline.errors import InputError, ServiceError, without_credentials
+from tuneline.outbox import Outbox
+from tuneline.progress import say
+from tuneline.provenance import environment, installed
+from tuneline.trouble import trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 PARENT = "TUNELINE_PARENT_RUN_ID"
 EXPERIMENT = "TUNELINE_EXPERIMENT"
-_PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "mlflow",
-    "mlflow-skinny",
-    "kfp",
-    "scikit-learn",
-    "numpy",
-)
-_BATCH = 200
+KFP_RUN = "KFP_RUN_ID"
+_KFP_TAG = "tuneline.kfp_run_id"
+_STEPS = ("prepare", "train", "evaluate", "register")
+_HEADLINES: dict[str, tuple[str, ...]] = {"train": ("train_", "validation_"), "evaluate": ("",)}
+"""How the metrics of a step begin that stand on its parent too."""
+_QUICK, _PATIENT, _LAST_WORD = 4, 7, 1
+"""Retries of a request: half a minute for a person who waits, four (MLflow's own) for a step, seconds at the end."""
 # MLflow's own tag for what an experiment is for; without it the UI guesses from what it finds there.
 _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -48,7 +47,6 @@ def client() -> MlflowClient:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for one JSON object, or predictions
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute, where the default is several
     import logging
 
     from mlflow import MlflowClient
@@ -56,6 +54,34 @@ def client() -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient()
+
+
+def _retry(times: int) -> None:
+    """Let this process retry its requests that often, where MLFLOW_HTTP_REQUEST_MAX_RETRIES says nothing else."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = times  # not by the environment, which the steps of a command inherit
+
+
+def check_server() -> None:
+    """For a command: see at once, before anything is made, that the server of MLFLOW_TRACKING_URI is there.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith(("http://", "https://")):
+        return
+    _retry(_QUICK)
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - http, as asked above
+    except urllib.error.HTTPError:
+        return  # an answer; whether it lets us in, the first request tells
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", error)
+        raise ServiceError(
+            f"MLflow at {without_credentials(uri)}: not to be reached ({why}); start it, or check MLFLOW_TRACKING_URI"
+        ) from None
 
 
 def experiment_id(api: MlflowClient, name: str, artifacts: str | None = None) -> str:
@@ -80,11 +106,11 @@ def experiment_id(api: MlflowClient, name: str, artifacts: str | None = None) ->
 
 
 class StepRun:
-    """A run that a step writes to. Metrics are sent in batches; `flush` sends what waits."""
+    """A run that a step writes to. Metrics wait in an outbox, and are sent while its context lasts, or by `flush`."""
 
-    def __init__(self, api: MlflowClient, run_id: str, parent: str | None = None) -> None:
-        self.api, self.run_id, self.parent = api, run_id, parent
-        self._waiting: list[Any] = []
+    def __init__(self, api: MlflowClient, run_id: str, parent: str | None = None, name: str = "") -> None:
+        self.api, self.run_id, self.parent, self.name = api, run_id, parent, name
+        self.outbox = Outbox(lambda metrics: api.log_batch(run_id, metrics=metrics), self._tell)
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         """Record values at a step."""
@@ -93,15 +119,17 @@ class StepRun:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._waiting += [Metric(name, value, now, step) for name, value in values.items()]
-        if len(self._waiting) >= _BATCH:
-            self.flush()
+        self.outbox.put([Metric(name, value, now, step) for name, value in values.items()])
 
     def flush(self) -> None:
         """Send the waiting metrics."""
-        if self._waiting:
-            self.api.log_batch(self.run_id, metrics=self._waiting)
-            self._waiting = []
+        self.outbox.flush()
+
+    def _tell(self, error: Exception | None) -> None:
+        if error:
+            say(f"[{self.name}] metrics are kept until they can be sent: {trouble(error) or type(error).__name__}")
+        else:
+            say(f"[{self.name}] metrics are sent again")
 
     def params(self, values: dict[str, Any]) -> None:
         """Record parameters."""
@@ -144,7 +172,36 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         params: its configuration.
     """
     api = client()
-    parent, injected = os.environ.get(PARENT), os.environ.get("MLFLOW_RUN_ID")
+    _retry(_PATIENT)
+    given, injected = os.environ.get(PARENT), os.environ.get("MLFLOW_RUN_ID")
+    shared = None if given or injected else _kfp_parent(api, step, params)
+    run = _open_step(api, step, given or shared, injected)
+    owned = run.run_id != injected
+    try:
+        run.params(params)
+        run.tags({"tuneline.step": step, **environment()})
+        with run.outbox:
+            yield run
+        run.flush()
+    except BaseException as error:
+        if owned:
+            _retry(_LAST_WORD)
+        with suppress(Exception):
+            run.outbox.flush(patience=2)
+        if owned:
+            with suppress(Exception):
+                told = str(error) if isinstance(error, InputError) else trouble(error) or type(error).__name__
+                run.tags({"tuneline.error": told})
+            # A broken pipe is the first that a step hears of a command that was killed outright.
+            killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
+            with suppress(Exception):  # of the two errors the first one tells more
+                _end_step(run, "KILLED" if killed else "FAILED", shared)
+        raise
+    if owned:
+        _end_step(run, "FINISHED", shared)
+
+
+def _open_step(api: MlflowClient, step: str, parent: str | None, injected: str | None) -> StepRun:
     if parent:
         experiment = api.get_run(parent).info.experiment_id
         run_id = api.create_run(experiment, run_name=step, tags={"mlflow.parentRunId": parent}).info.run_id
@@ -153,25 +210,56 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
     else:
         experiment = experiment_id(api, os.environ.get(EXPERIMENT, "tuneline"))
         run_id = api.create_run(experiment, run_name=step).info.run_id
-    run = StepRun(api, run_id, parent)
-    owned = bool(parent) or not injected
-    try:
-        run.params(params)
-        run.tags({"tuneline.step": step, **environment()})
-        yield run
-        run.flush()
-    except BaseException as error:
-        with suppress(Exception):
-            run.flush()
-        if owned:
-            with suppress(Exception):
-                run.tags({"tuneline.error": str(error) if isinstance(error, InputError) else type(error).__name__})
-            # A broken pipe is the first that a step hears of a command that was killed outright.
-            killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
-            api.set_terminated(run_id, "KILLED" if killed else "FAILED")
-        raise
-    if owned:
-        api.set_terminated(run_id, "FINISHED")
+    return StepRun(api, run_id, parent, step)
+
+
+def _end_step(run: StepRun, status: str, shared: str | None) -> None:
+    """End a step's run, and the parent in a cluster, where nobody else will: after the last step, or a failed one."""
+    run.api.set_terminated(run.run_id, status)
+    if shared and (status != "FINISHED" or run.name == _STEPS[-1]):
+        close_pipeline_run(shared, status, owned=True, metrics=_headlines(run.api, shared))
+
+
+def _kfp_parent(api: MlflowClient, step: str, params: dict[str, Any]) -> str | None:
+    """The run that the steps of one KFP run share, found by KFP's id of it or made; open, whatever a retry finds."""
+    kfp_run = os.environ.get(KFP_RUN)
+    if not kfp_run or step not in _STEPS:
+        return None
+    experiment = experiment_id(api, os.environ.get(EXPERIMENT, "tuneline"))
+    query = f"tags.`{_KFP_TAG}` = '{kfp_run}'"
+    found = api.search_runs([experiment], query, order_by=["attributes.start_time ASC"])
+    if not found:
+        tags = {"tuneline.pipeline": "finetune", _KFP_TAG: kfp_run, **environment()}
+        found = [api.create_run(experiment, tags=tags)]
+    parent = found[0].info.run_id
+    if found[0].info.status != "RUNNING":
+        api.update_run(parent, status="RUNNING")
+    for earlier in _children(api, parent, f"attributes.run_name = '{step}' and attributes.status = 'RUNNING'"):
+        api.set_terminated(earlier.info.run_id, "FAILED")  # an attempt whose pod was killed outright
+    above = StepRun(api, parent)
+    above.params(params)
+    above.tags(_seeds(params))
+    return parent
+
+
+def _children(api: MlflowClient, parent: str, query: str) -> list[Run]:
+    experiment = api.get_run(parent).info.experiment_id
+    return list(api.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}' and {query}"))
+
+
+def _headlines(api: MlflowClient, parent: str) -> dict[str, float]:
+    """What the finished steps measured as a whole, such as accuracy, and not at each step of training."""
+    newest_first = _children(api, parent, "attributes.status = 'FINISHED'")
+    return {
+        name: value
+        for run in reversed(newest_first)
+        for name, value in run.data.metrics.items()
+        if name.startswith(_HEADLINES.get(run.data.tags.get("tuneline.step", ""), ()))
+    }
+
+
+def _seeds(params: dict[str, Any]) -> dict[str, Any]:
+    return {f"tuneline.{key}": value for key, value in params.items() if key.endswith("_seed")}
 
 
 def open_pipeline_run(
@@ -196,13 +284,14 @@ def open_pipeline_run(
     run = StepRun(api, run_id)
     try:
         run.params(params)
-        seeds = {f"tuneline.{key}": value for key, value in params.items() if key.endswith("_seed")}
-        run.tags(tags | environment() | seeds)
+        run.tags(tags | environment() | _seeds(params))
         run.artifact(recipe, "configuration")
         api.log_text(run_id, "\n".join(installed()) + "\n", "configuration/requirements.txt")
     except BaseException:
         if not injected:
-            api.set_terminated(run_id, "FAILED")
+            _retry(_LAST_WORD)
+            with suppress(Exception):  # close_abandoned will end it
+                api.set_terminated(run_id, "FAILED")
         raise
     return run_id, injected is None
 
@@ -217,11 +306,7 @@ def close_pipeline_run(run_id: str, status: str, owned: bool, metrics: dict[str,
         metrics: what to show on the parent.
     """
     api = client()
-    experiment = api.get_run(run_id).info.experiment_id
-    children = api.search_runs(
-        [experiment], f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
-    )
-    for child in children:
+    for child in _children(api, run_id, "attributes.status = 'RUNNING'"):
         api.set_terminated(child.info.run_id, "KILLED" if status == "KILLED" else "FAILED")
     run = StepRun(api, run_id)
     run.metrics(metrics or {})
@@ -262,36 +347,3 @@ def recent_runs(limit: int, name: str | None) -> list[dict[str, Any]]:
         }
         for run in runs
     ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    """Versions, platform and git commit, as tags."""
-    tags = {"tuneline.version": __version__, "tuneline.python": platform.python_version()}
-    tags |= {f"tuneline.version.{name}": version for name in _PACKAGES if (version := _version(name))}
-    if commit := git_commit():
-        tags["mlflow.source.git.commit"] = commit
-    tags["mlflow.source.name"] = Path(sys.argv[0]).name
-    return tags
-
-
-def installed() -> list[str]:
-    """Every installed distribution as NAME==VERSION, sorted."""
-    return sorted({f"{found.name}=={found.version}" for found in metadata.distributions()}, key=str.lower)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def git_commit() -> str | None:
-    """The commit of the working directory, or what the image was built from (TUNELINE_COMMIT)."""
-    if commit := os.environ.get("TUNELINE_COMMIT"):
-        return commit
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

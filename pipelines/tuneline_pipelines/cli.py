@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuneline.errors import InputError, without_credentials
+from tuneline.trouble import trouble
 
 app = typer.Typer(
     help="Labelled text in, a text classifier out that a team dares to promote.", no_args_is_help=True,
@@ -41,13 +42,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             )
         except BrokenPipeError:
             raise
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
         except Exception as error:
-            if type(error).__module__.partition(".")[0] != "mlflow":
-                raise
-            message = f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {' '.join(str(error).split())}"
-            fail(without_credentials(message)[:500], 1)
+            if told := trouble(error):
+                fail(told, 1)
+            if isinstance(error, OSError):
+                fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+            raise
 
     return guarded
 

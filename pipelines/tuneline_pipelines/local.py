@@ -24,7 +24,7 @@ from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
-from tuneline_pipelines.state import State, close_abandoned, owner
+from tuneline_pipelines.state import State, close_abandoned, note_open, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
 GRACE_SECONDS = 30  # a step that trains saves its state first
@@ -54,21 +54,24 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
     started = time.monotonic()
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
     with _signals():
+        close_abandoned(state)
+        note = note_open(state)
         run_id, owned = _open_run(recipe, state, parameters)
-        status, metrics = "FAILED", {}
         try:
             result = _run_steps(recipe, run_id, parameters, state, tell)
             total = time.monotonic() - started
             not_training = total - result["metrics"]["train_seconds"]
             result["seconds"] |= {"total": round(total, 2), "not_training": round(not_training, 2)}
-            metrics, status = result["metrics"], "FINISHED"
-            shutil.rmtree(state.checkpoints / result.pop("training"), ignore_errors=True)  # the model stands for it
-            return result
-        except KeyboardInterrupt:
-            status = "KILLED"
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the first error tells more; the next command closes the run
+                status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+                tracking.close_pipeline_run(run_id, status, owned)
+                note.unlink(missing_ok=True)
             raise
-        finally:
-            tracking.close_pipeline_run(run_id, status, owned, metrics)
+        tracking.close_pipeline_run(run_id, "FINISHED", owned, result["metrics"])
+        note.unlink(missing_ok=True)
+        shutil.rmtree(state.checkpoints / result.pop("training"), ignore_errors=True)  # the model stands for them
+        return result
 
 
 def _run_steps(recipe: Recipe, run_id: str, parameters: dict[str, Any], state: State, tell: Tell) -> dict[str, Any]:
@@ -83,7 +86,6 @@ def _run_steps(recipe: Recipe, run_id: str, parameters: dict[str, Any], state: S
 
 
 def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple[str, bool]:
-    close_abandoned(state)
     text = yaml.safe_dump(recipe.model_dump(by_alias=True, mode="json"), sort_keys=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recipe.yaml"

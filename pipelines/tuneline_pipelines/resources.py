@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tuneline.config import Section, validate
 from tuneline.errors import InputError, without_credentials
+from tuneline.tracking import KFP_RUN
 
 _SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY", re.IGNORECASE)
 
@@ -257,6 +258,7 @@ def _environment(profile: Profile, step: StepProfile, task: Any) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if profile.air_gapped else {}
     for key, value in {**profile.env, **offline}.items():
         task.set_env_variable(key, value)
+    kubernetes.use_field_path_as_env(task, KFP_RUN, "metadata.labels['pipeline/runid']")  # KFP's id of the run
     for secret in profile.secrets:
         kubernetes.use_secret_as_env(task, secret.name, secret.keys)
     for volume in step.volumes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+
+from tuneline.errors import without_credentials
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class State:
 
 
 def open_state() -> State:
-    """The state folder, made where there is none; sets MLFLOW_TRACKING_URI for this process and its steps."""
+    """The state folder, made where there is none; sets MLFLOW_TRACKING_URI for this process and its steps.
+
+    Raises:
+        ServiceError: MLFLOW_TRACKING_URI names a server that does not answer.
+    """
     home = Path(os.environ.get("TUNELINE_HOME", ".tuneline")).absolute()
     home.mkdir(parents=True, exist_ok=True)
     (home / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -49,6 +56,9 @@ def open_state() -> State:
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    from tuneline.tracking import check_server
+
+    check_server()
     return State(home, uri, artifacts)
 
 
@@ -76,9 +86,36 @@ def lives(known: str) -> bool:
         return False
 
 
+def note_open(state: State) -> Path:
+    """Note, for close_abandoned, that this process is about to open runs on a server; the note is to be removed after.
+
+    The note is made before the first request, so that not even a run is missed whose making got no answer.
+    """
+    known = owner()
+    note = _notes(state) / hashlib.sha256(known.encode()).hexdigest()[:16]
+    if state.artifacts is None:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(known, encoding="utf-8")
+    return note
+
+
+def _notes(state: State) -> Path:
+    return state.home / "open" / hashlib.sha256(without_credentials(state.tracking_uri).encode()).hexdigest()[:16]
+
+
 def close_abandoned(state: State) -> None:
-    """End the runs of commands that were killed outright, in a store that only this machine uses."""
+    """End the runs of commands that were killed outright, or that could not reach their server to the end.
+
+    A store that only this machine uses is searched for them. On a server, which other machines use, whose processes
+    cannot be seen from here, only those count that this state folder has a note of.
+    """
     from tuneline.tracking import close_abandoned
 
     if state.artifacts:
         close_abandoned(lives)
+        return
+    dead = {note: known for note in _notes(state).glob("*") if not lives(known := note.read_text(encoding="utf-8"))}
+    if dead:
+        close_abandoned(lambda known: known not in dead.values())
+    for note in dead:
+        note.unlink(missing_ok=True)

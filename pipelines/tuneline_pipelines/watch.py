@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from tuneline.errors import without_credentials
-from tuneline.progress import ERROR_MARK
+from tuneline.progress import ERROR_MARK, FAILED_MARK
 
 STEPS = ("prepare", "train", "evaluate", "register")
 Tell = Callable[[str, int, int, str], None]
@@ -32,7 +32,7 @@ class Watcher:
         tell: hears of progress.
         error: the last bad-input line that a step printed.
         step: the step that runs, or ran last.
-        exception: the last line of the last traceback that it printed.
+        exception: what it says of a server's failure, or the last line of the last traceback that it printed.
         seconds: wall seconds of each finished step, its process's start included.
     """
 
@@ -61,6 +61,8 @@ class Watcher:
         line = line.strip()  # kfp indents what a step prints
         if line.startswith(ERROR_MARK):
             self.error = line.removeprefix(ERROR_MARK)
+        elif line.startswith(FAILED_MARK):
+            self.exception = line.removeprefix(FAILED_MARK)
         elif _EXCEPTION.match(line):
             self.exception = line
         elif match := _PROGRESS.match(line):

@@ -12,14 +12,14 @@ import pytest
 
 from tuneline.artifacts import PreparedData
 from tuneline.errors import InputError
+from tuneline.provenance import environment, installed
 from tuneline.tracking import (
     EXPERIMENT,
+    KFP_RUN,
     PARENT,
     close_abandoned,
     close_pipeline_run,
-    environment,
     experiment_id,
-    installed,
     open_pipeline_run,
     recent_runs,
     step_run,
@@ -238,6 +238,117 @@ def test_recent_runs_come_newest_first_and_can_be_asked_by_name(store, recipe):
     assert [run["run_id"] for run in newest] == [run_id]
     assert (newest[0]["status"], newest[0]["metrics"]) == ("FINISHED", {"accuracy": 0.5})
     assert newest[0]["params"] == {"register_name": "desk"}
+
+
+@pytest.fixture
+def in_kfp(store, monkeypatch):
+    """A pod of a KFP run; gives a function that finds the run's parents."""
+    monkeypatch.setenv(KFP_RUN, "0f-7")
+    monkeypatch.setenv(EXPERIMENT, "cluster")
+
+    def parents():
+        experiment = store.get_experiment_by_name("cluster").experiment_id
+        return store.search_runs([experiment], "tags.`tuneline.kfp_run_id` = '0f-7'")
+
+    return parents
+
+
+def test_the_steps_of_a_kfp_run_meet_in_one_parent_which_the_last_one_ends(store, in_kfp):
+    steps = {}
+    for step, params, metrics in (
+        ("prepare", {"data_seed": 3, "model_name": "pkg:x"}, {"train_rows": 7.0}),
+        (
+            "train",
+            {"train_seed": 4, "model_name": "pkg:x"},
+            {"loss": 0.4, "train_seconds": 9.0, "validation_loss": 0.5},
+        ),
+        ("evaluate", {}, {"accuracy": 0.9, "baseline_accuracy": 0.8}),
+        ("register", {"register_name": "desk"}, {}),
+    ):
+        with step_run(step, params) as run:
+            run.metrics(metrics)
+            (parent,) = in_kfp()
+            assert parent.info.status == "RUNNING"
+        steps[step] = run
+    (parent,) = in_kfp()
+    assert parent.info.status == "FINISHED"
+    assert {run.parent for run in steps.values()} == {parent.info.run_id}
+    assert parent.data.metrics == {
+        "accuracy": 0.9, "baseline_accuracy": 0.8, "train_seconds": 9.0, "validation_loss": 0.5,
+    }  # fmt: skip
+    assert parent.data.params == {
+        "data_seed": "3", "model_name": "pkg:x", "train_seed": "4", "register_name": "desk",
+    }  # fmt: skip
+    assert (parent.data.tags["tuneline.data_seed"], parent.data.tags["tuneline.train_seed"]) == ("3", "4")
+    (listed,) = recent_runs(10, "cluster")
+    assert (listed["run_id"], listed["metrics"]["accuracy"]) == (parent.info.run_id, 0.9)
+
+
+@pytest.mark.parametrize(("error", "status"), [(InputError("bad"), "FAILED"), (SystemExit(143), "KILLED")])
+def test_a_step_that_fails_in_kfp_ends_the_parent_and_a_retry_opens_it_again(store, in_kfp, error, status):
+    with step_run("prepare", {}):
+        pass
+    with pytest.raises(type(error)), step_run("train", {"train_seed": 4}):
+        raise error
+    assert [parent.info.status for parent in in_kfp()] == [status]
+    with step_run("train", {"train_seed": 4}):
+        assert [parent.info.status for parent in in_kfp()] == ["RUNNING"]
+    assert [parent.info.status for parent in in_kfp()] == ["RUNNING"]
+
+
+def test_a_retry_in_kfp_ends_the_attempt_whose_pod_was_killed_outright(store, in_kfp):
+    with step_run("prepare", {}) as first:
+        pass
+    experiment = store.get_run(first.run_id).info.experiment_id
+    tags = {"mlflow.parentRunId": first.parent}
+    lost = store.create_run(experiment, run_name="train", tags=tags).info.run_id
+    beside = store.create_run(experiment, run_name="evaluate", tags=tags).info.run_id
+    with step_run("train", {}):
+        assert [store.get_run(run_id).info.status for run_id in (lost, beside)] == ["FAILED", "RUNNING"]
+
+
+def test_other_kfp_runs_have_parents_of_their_own_and_other_work_has_none(store, in_kfp, monkeypatch):
+    with step_run("prepare", {}) as one:
+        pass
+    with step_run("label", {}) as other:
+        pass
+    monkeypatch.setenv(KFP_RUN, "0f-8")
+    with step_run("prepare", {}) as two:
+        pass
+    assert other.parent is None
+    assert len({one.parent, two.parent, None}) == 3
+
+
+def test_a_run_that_kfps_plugin_injects_goes_before_kfps_id(store, in_kfp, monkeypatch):
+    injected = store.create_run(experiment_id(store, "cluster")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", injected)
+    with step_run("register", {}) as run:
+        pass
+    assert run.run_id == injected
+    assert in_kfp() == []
+
+
+def test_a_server_that_is_away_for_the_metrics_only_fails_the_step_at_its_end(store, parent, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    worked = []
+    log_batch = MlflowClient.log_batch
+
+    def refuse(self, run_id, metrics=(), **more):
+        if metrics:
+            raise MlflowException("API request to x failed with exception: Connection refused")
+        return log_batch(self, run_id, metrics, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
+    with pytest.raises(MlflowException), step_run("train", {}) as run:
+        for step in range(400):
+            run.metrics({"loss": 0.5}, step)
+        worked.append(True)
+    assert worked
+    found = store.get_run(run.run_id)
+    assert found.info.status == "FAILED"
+    assert "not to be reached" in found.data.tags["tuneline.error"]
 
 
 def test_the_environment_tells_versions_commit_and_program(monkeypatch):

@@ -7,13 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from infra.local.stack import wait_until_healthy as wait_until_healthy
 
 TUNELINE = str(Path(sys.executable).parent / "tuneline")
 
@@ -64,17 +63,6 @@ class Project:
         return {
             run.info.run_name if "mlflow.parentRunId" in run.data.tags else "pipeline": run.info.status for run in runs
         }
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[str]) -> None:
-    """Wait for an MLflow server to answer; fail where its process ends first."""
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=2)
-            return
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

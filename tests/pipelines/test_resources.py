@@ -100,6 +100,12 @@ def test_every_step_gets_the_environment_and_credentials_by_name_only(documents:
         assert secret["keyToEnv"] == [{"secretKey": "password", "envVar": "MLFLOW_TRACKING_PASSWORD"}]
 
 
+def test_every_step_learns_kfps_id_of_the_run_from_its_pod_and_not_by_an_argument(documents: Any) -> None:
+    for executor in documents[1]["executors"].values():
+        (field,) = executor["fieldPathAsEnv"]
+        assert field == {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+
+
 def test_images_by_tag_are_told_and_images_by_digest_are_not(documents: Any, tmp_path: Path) -> None:
     assert documents[2][0].startswith("3 images are named by a tag")
     steps = {step: {"image": f"registry/{step}@{DIGEST}"} for step in ("prepare", "train", "evaluate", "register")}

@@ -32,6 +32,11 @@ def test_the_last_bad_input_is_kept() -> None:
     assert watch("    tuneline: error: a.csv is empty\n    more\n")[0].error == "a.csv is empty"
 
 
+def test_what_a_server_did_not_do_is_kept_as_the_reason() -> None:
+    watcher = watch("ValueError: before\n    tuneline: failed: MLflow at http://x: not to be reached\n    more\n")[0]
+    assert (watcher.exception, watcher.error) == ("MLflow at http://x: not to be reached", "")
+
+
 def test_seconds_of_each_step_are_taken_from_the_runner_s_own_words() -> None:
     start = "09:36:21.615 - INFO - Executing task \x1b[96m'prepare'\x1b[0m\n"
     end = "09:36:25.278 - INFO - Task \x1b[96m'prepare'\x1b[0m finished with status \x1b[92mSUCCESS\x1b[0m\n"

@@ -12,7 +12,7 @@ from kfp import dsl
 
 from tuneline.artifacts import Decision, read_json, sha256_file, write_json
 from tuneline.config import RegisterConfig, Rules
-from tuneline.errors import InputError
+from tuneline.errors import InputError, ServiceError
 from tuneline.register.register import RegisteredVersion, register, register_step
 from tuneline.registry import download, find
 from tuneline.serve.model import Classifier
@@ -122,6 +122,43 @@ def test_a_retried_step_of_a_pipeline_gives_the_same_version(store, submit, tmp_
         assert [submit().version, submit().version] == [wanted, wanted]
         assert store.get_model_version("desk", wanted).run_id == parent
     assert len(store.search_model_versions("name = 'desk'")) == 2
+
+
+def test_a_version_that_was_made_twice_because_an_answer_was_lost_is_kept_once(store, submit, monkeypatch):
+    from mlflow import MlflowClient
+
+    create = MlflowClient.create_model_version
+
+    def twice(*arguments, **more):
+        create(*arguments, **more)
+        return create(*arguments, **more)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", twice)
+    assert submit().version == "1"
+    assert [int(found.version) for found in store.search_model_versions("name = 'desk'")] == [1]
+
+
+@pytest.mark.parametrize("lost", ["missing", "short"])
+def test_a_model_whose_files_did_not_all_arrive_is_no_version(store, submit, monkeypatch, lost):
+    from mlflow import MlflowClient
+
+    log_artifacts = MlflowClient.log_artifacts
+
+    def lossy(self, run_id, folder, place):
+        weights = next(Path(folder).rglob("model.safetensors"))
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-1])
+        if lost == "missing":
+            weights.unlink()
+        log_artifacts(self, run_id, folder, place)
+        weights.write_bytes(whole)
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", lossy)
+    with pytest.raises(ServiceError, match=r"model\.safetensors has \d+ bytes, and its artifact store holds"):
+        submit()
+    assert store.search_registered_models() == []
+    monkeypatch.setattr(MlflowClient, "log_artifacts", log_artifacts)
+    assert submit().version == "1"
 
 
 def test_the_stored_model_is_data_only(store, submit, trained):

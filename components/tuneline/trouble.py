@@ -1,0 +1,55 @@
+"""What the failure of a server that a run depends on means: one line, without credentials. Imports none of them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from tuneline.errors import ServiceError, without_credentials
+
+_CLIENTS = ("requests", "urllib3")
+_STORAGE = ("botocore", "boto3", "s3transfer")
+_KNOWN = (
+    (
+        r"UNAUTHENTICATED|not authenticated|error code 401|401 Client Error",
+        "the user or the password is refused; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    ),
+    (
+        r"PERMISSION_DENIED|error code 403|403 Client Error",
+        "refused (403): the user may not do this, or the server's --allowed-hosts lacks this address",
+    ),
+    (
+        r"Connection refused|NameResolutionError|not known|timed out|No route to host|unreachable",
+        "not to be reached; start it, or check MLFLOW_TRACKING_URI",
+    ),
+    (
+        r"/mlflow-artifacts/",
+        "files are neither taken nor given: its artifact store, such as an S3 bucket, refuses or is away; "
+        "see the server's log",
+    ),
+    (r"too many (?P<status>\d+) error responses", "answers with status {status} only; see the server's log"),
+    (r"Connection aborted|Connection broken|reset by peer", "broke the connection off; see the server's log"),
+)
+
+
+def trouble(error: BaseException) -> str | None:
+    """What MLflow, its HTTP client or S3 did not do, in one line; None for an error of another kind.
+
+    Args:
+        error: what was raised.
+    """
+    package, text = type(error).__module__.partition(".")[0], " ".join(str(error).split())
+    if isinstance(error, ServiceError):
+        return text
+    if package in _STORAGE:
+        return without_credentials(f"S3: {text}")[:500]
+    if package != "mlflow" and not (package in _CLIENTS and "/mlflow" in text):
+        return None
+    return without_credentials(f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {_meaning(text)}")[:500]
+
+
+def _meaning(text: str) -> str:
+    for pattern, told in _KNOWN:
+        if match := re.search(pattern, text):
+            return told.format(**match.groupdict())
+    return text
