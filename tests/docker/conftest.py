@@ -15,6 +15,8 @@ from tests.e2e.conftest import TUNELINE, Project, empty_store, project
 
 __all__ = ["empty_store", "project"]
 PLANTED = "planted-secret"
+SETTINGS = {name: os.environ[name] for name in ("TUNELINE_BASE", "TUNELINE_TORCH_INDEX") if name in os.environ}
+"""What `tuneline build` is told of this machine, for a Project's commands, which see no other TUNELINE_ variable."""
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +46,7 @@ def built(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     """Every image, as `tuneline build --json` tells of it; pip's settings hold a secret while they are built."""
     del engine
     folder = tmp_path_factory.mktemp("build")
-    environment = Project(folder).environment | {"PIP_EXTRA_INDEX_URL": _planted()}
-    environment |= {name: os.environ[name] for name in ("TUNELINE_BASE", "TUNELINE_TORCH_INDEX") if name in os.environ}
+    environment = Project(folder).environment | {"PIP_EXTRA_INDEX_URL": _planted(), **SETTINGS}
     done = subprocess.run(
         [TUNELINE, "build", "--json"], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

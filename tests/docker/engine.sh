@@ -53,7 +53,11 @@ stop() {
 }
 
 case "${1:-}" in
-    start) install && start_engine && make_base ;;
+    start)
+        install
+        start_engine
+        make_base
+        ;;
     stop) stop ;;
     *) echo "usage: $0 start|stop" >&2 && exit 2 ;;
 esac
