@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import subprocess
 import sys
 import threading
@@ -28,6 +29,13 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Say nothing; pip tells what it could not get."""
 
 
+def _serve(folder: Path, port: int) -> ThreadingHTTPServer | None:
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=str(folder)))
+    except OSError:  # taken, perhaps by another build
+        return None
+
+
 class Folders:
     """Folders of this machine that a build may read over HTTP."""
 
@@ -35,8 +43,12 @@ class Folders:
         self.servers: list[ThreadingHTTPServer] = []
 
     def url(self, folder: Path) -> str:
-        """Serve a folder on the loopback interface."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+        """Serve a folder on the loopback interface, at a port that its path tells.
+
+        pip's settings name the port, and the engine's cache holds only while they stay the same.
+        """
+        first = 20000 + int(hashlib.sha256(str(folder).encode()).hexdigest(), 16) % 20000
+        server = next(filter(None, (_serve(folder, port) for port in range(first, first + 100))))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.servers.append(server)
         return f"http://127.0.0.1:{server.server_port}/"

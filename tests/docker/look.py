@@ -9,7 +9,7 @@ from pathlib import Path
 
 COMMANDS = ("pip", "pip3", "gcc", "cc", "g++", "make", "git", "curl", "tuneline")
 MODULES = ("pip", "ensurepip", "torch", "tokenizers", "pytest")
-LEFT = ("pip", "src", "names", "code", "layer", "opt/tools", "root/.cache")
+LEFT = ("pip", "src", "names", "code", "layer", "opt/tools")
 SITE = Path(str(metadata.distribution("tuneline").locate_file("")))
 
 

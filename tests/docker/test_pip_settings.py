@@ -65,3 +65,13 @@ def test_folders_of_wheels_and_an_index_on_the_disk_are_served_while_it_builds(
             assert answer.read() == b"file"
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{wheels}a.whl")
+
+
+def test_settings_stay_the_same_so_that_the_engine_s_cache_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pip_files() as (first, _), pip_files() as (beside, _):
+        assert beside != first
+    with pip_files() as (again, _):
+        assert again == first
