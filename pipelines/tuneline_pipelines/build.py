@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,6 @@ from urllib.parse import urlparse
 
 import tuneline
 from tuneline.errors import InputError, without_credentials
-from tuneline.tracking import git_commit
 from tuneline_pipelines import images
 from tuneline_pipelines.pip_settings import pip_files
 from tuneline_pipelines.state import home
@@ -69,14 +69,14 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
     """
     if unknown := set(targets) - set(images.TARGETS):
         raise InputError(f"--target: {unknown.pop()!r} given; allowed: {', '.join(images.TARGETS)}")
-    client, source = engine(), images.inputs(images.source_tree())
+    client, root = engine(), images.source_tree()
     arguments = {"BASE": base, "TORCH": "cuda" if cuda else "cpu", "TORCH_INDEX": torch_index,
-                 "VERSION": tuneline.__version__, "COMMIT": git_commit() or "unknown",
+                 "VERSION": tuneline.__version__, "COMMIT": _commit(root),
                  **{name: os.environ[name] for name in _PROXIES if name in os.environ}}  # fmt: skip
     made = []
     with pip_files() as (settings, share_network):
         network = "host" if share_network or _on_loopback(arguments) else None
-        context = _tar(source | {f"docker/pip/{name}": content for name, content in settings.items()})
+        context = _tar(images.inputs(root) | {f"docker/pip/{name}": content for name, content in settings.items()})
         for target in (name for name in images.TARGETS if name in targets):
             reference = images.name_of(target, base, cuda)
             started, there = time.monotonic(), bool(client.images.list(name=reference))
@@ -91,6 +91,15 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
             made.append({"image": target, "reference": reference, "built": not there, "size": size,
                          "over_base": size - under, "seconds": round(time.monotonic() - started, 1)})  # fmt: skip
     return made
+
+
+def _commit(root: Path) -> str:
+    """The checkout's commit, marked -dirty where it holds what is not committed."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _on_loopback(arguments: dict[str, str]) -> bool:
@@ -115,7 +124,7 @@ def _tar(files: dict[str, bytes]) -> bytes:
 
 def _follow(target: str, stream: Iterator[dict[str, Any]], log: Path, tell: Tell) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("w", encoding="utf-8", buffering=1) as file:
         for event in _events(stream):
             _tell_step(target, event.get("stream", ""), file, tell)
             if error := event.get("error"):
@@ -175,5 +184,5 @@ def push(made: list[dict[str, Any]], registry: str, tell: Tell) -> None:
                 raise BuildFailed(f"{repository}:{tag} was not pushed: {without_credentials(_one_line(error))}")
             digest = event.get("aux", {}).get("Digest", digest)
         row["digest"] = f"{repository}@{digest}"
-        images.record({row["image"]: row["digest"]})
+        images.record(row["image"], row["digest"])
         tell(row["image"], 0, 0, row["digest"])

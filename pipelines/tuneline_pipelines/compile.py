@@ -47,7 +47,12 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    if moving := [image for image in check(out) if "@sha256:" not in image]:
+    named = check(out)
+    if old := images.outdated(named):
+        notes.append(
+            f"{', '.join(old)}: pushed before the code changed; push the images of this code with tuneline build"
+        )
+    if moving := [image for image in named if "@sha256:" not in image]:
         notes.append(
             f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
             f"push them with tuneline build --push, or name them by digest in a profile"

@@ -18,6 +18,8 @@ TARGETS = ("register", "prepare", "tracking", "train", "evaluate")
 BASE = "python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba"
 _INPUTS = ("docker", "components", "constraints.txt", "pyproject.toml", "LICENSE")
 _PIP = "docker/pip/"
+_CODE = "code"
+"""The key of images.json that tells, by target, the code_hash that a pushed image was built from."""
 
 
 def source_tree() -> Path:
@@ -47,6 +49,18 @@ def _files(path: Path) -> Iterable[Path]:
     return [found for found in path.rglob("*") if found.is_file() and found.suffix != ".pyc"]
 
 
+def code_hash() -> str:
+    """A hash of what goes into the images, base and flavour apart.
+
+    Raises:
+        InputError: there is no checkout to tell from.
+    """
+    digest = hashlib.sha256()
+    for name, content in inputs(source_tree()).items():
+        digest.update(f"{name}\n{len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
 def name_of(target: str, base: str = BASE, cuda: bool = False) -> str:
     """NAME:TAG of an image; the tag changes with anything that goes into it.
 
@@ -59,10 +73,8 @@ def name_of(target: str, base: str = BASE, cuda: bool = False) -> str:
         InputError: there is no checkout to tell from.
     """
     flavour = "-cuda" if cuda and target in ("train", "evaluate") else ""
-    digest = hashlib.sha256(f"{base}\n{flavour}\n".encode())
-    for name, content in inputs(source_tree()).items():
-        digest.update(f"{name}\n{len(content)}\n".encode() + content)
-    return f"tuneline-{target}:{tuneline.__version__}{flavour}-{digest.hexdigest()[:12]}"
+    content = hashlib.sha256(f"{base}\n{flavour}\n{code_hash()}".encode()).hexdigest()[:12]
+    return f"tuneline-{target}:{tuneline.__version__}{flavour}-{content}"
 
 
 def known() -> dict[str, str]:
@@ -71,22 +83,44 @@ def known() -> dict[str, str]:
     Raises:
         InputError: images.json is not what record wrote.
     """
+    return {target: found for target, found in _recorded().items() if target != _CODE}
+
+
+def _recorded() -> dict[str, Any]:
     path = home() / "images.json"
     if not path.exists():
         return {}
     try:
         found = read_json(path)
-        if all("@sha256:" in reference for reference in found.values()):
+        if isinstance(found[_CODE], dict) and all("@sha256:" in found[target] for target in found.keys() - {_CODE}):
             return found
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         pass
     raise InputError(f"{path}: not a JSON object of image digests; remove it, and run tuneline build --push again")
 
 
-def record(digests: dict[str, str]) -> None:
-    """Keep digests for `known`, beside those of other images."""
+def record(target: str, reference: str) -> None:
+    """Keep a pushed image's NAME@sha256:... for `known`, and what it was built from for `outdated`."""
     home().mkdir(parents=True, exist_ok=True)
-    write_json(home() / "images.json", known() | digests)
+    before = _recorded()
+    write_json(
+        home() / "images.json", before | {target: reference, _CODE: before.get(_CODE, {}) | {target: code_hash()}}
+    )
+
+
+def outdated(named: Iterable[str]) -> list[str]:
+    """Which of the named images were pushed from other code than this checkout's; none where there is no checkout."""
+    try:
+        code = code_hash()
+    except InputError:
+        return []
+    digests = {image.rpartition("@")[2] for image in named}
+    built_from = _recorded().get(_CODE, {})
+    return [
+        target
+        for target, reference in known().items()
+        if reference.rpartition("@")[2] in digests and built_from.get(target) != code
+    ]
 
 
 def configure(images: dict[str, str], more: Callable[[str, Any], None] | None = None) -> Callable[[str, Any], None]:

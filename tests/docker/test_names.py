@@ -89,8 +89,8 @@ def test_without_a_checkout_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_compile_names_pushed_images_by_digest_and_warns_of_the_others(tmp_path: Path) -> None:
-    images.record({"train": DIGEST})
-    images.record({"prepare": DIGEST.replace("train", "prepare")})
+    images.record("train", DIGEST)
+    images.record("prepare", DIGEST.replace("train", "prepare"))
     (note,) = compile_pipeline(tmp_path / "pipeline.yaml", None)
     assert note.startswith("2 images are named by a tag")
     named = check(tmp_path / "pipeline.yaml")
@@ -100,7 +100,8 @@ def test_compile_names_pushed_images_by_digest_and_warns_of_the_others(tmp_path:
 
 
 def test_a_profile_s_own_image_wins_and_its_prefix_names_a_mirror_of_the_digest(tmp_path: Path) -> None:
-    images.record({"train": DIGEST, "prepare": DIGEST.replace("train", "prepare")})
+    images.record("train", DIGEST)
+    images.record("prepare", DIGEST.replace("train", "prepare"))
     profile = Profile.model_validate(
         {"images": {"prefix": "mirror.example.com/x"}, "steps": {"train": {"image": "own/train:1"}}}
     )
@@ -111,7 +112,9 @@ def test_a_profile_s_own_image_wins_and_its_prefix_names_a_mirror_of_the_digest(
     assert DIGEST not in named
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"train": "tuneline-train:latest"}', '{"train": 1}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"train": "tuneline-train@sha256:1"}', '{"train": "tuneline-train:1", "code": {}}']
+)
 def test_a_spoilt_record_is_one_line(own_store: Path, content: str) -> None:
     own_store.mkdir()
     (own_store / "images.json").write_text(content)
@@ -119,9 +122,21 @@ def test_a_spoilt_record_is_one_line(own_store: Path, content: str) -> None:
         images.known()
 
 
-def test_the_record_is_a_plain_object(own_store: Path) -> None:
-    images.record({"train": DIGEST})
-    assert json.loads((own_store / "images.json").read_text()) == {"train": DIGEST}
+def test_the_record_names_each_image_by_digest(own_store: Path) -> None:
+    images.record("train", DIGEST)
+    assert json.loads((own_store / "images.json").read_text())["train"] == DIGEST
+    assert images.known() == {"train": DIGEST}
+
+
+def test_an_image_that_was_pushed_before_the_code_changed_is_told(tree: Path, tmp_path: Path) -> None:
+    images.record("train", DIGEST)
+    assert images.outdated([DIGEST]) == []
+    with (tree / "components/tuneline/config.py").open("a") as file:
+        file.write("\n")
+    assert images.outdated([DIGEST]) == ["train"]
+    assert images.outdated(["own/train:1"]) == []
+    old, _ = compile_pipeline(tmp_path / "pipeline.yaml", None)
+    assert old.startswith("train: pushed before the code changed")
 
 
 @pytest.mark.parametrize("registry", ["https://registry.example.com", "a b", "user@host", "host:port", "UPPER"])

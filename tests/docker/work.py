@@ -56,7 +56,6 @@ def rights() -> dict[str, object]:
         "capabilities": int(status["CapEff"], 16) | int(status["CapPrm"], 16),
         "writable": writable,
         "interfaces": sorted(os.listdir("/sys/class/net")),
-        "commit": os.environ["TUNELINE_COMMIT"],
     }
 
 
