@@ -57,7 +57,7 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
         targets: which, of images.TARGETS.
         base: the image that they start from.
         cuda: torch with CUDA in train and evaluate.
-        torch_index: where torch's build for the CPU is; "" asks pip's own settings.
+        torch_index: an index that has torch's build for the CPU; "pip" takes the one that pip's own settings find.
         tell: called with a build's progress.
 
     Returns:
@@ -70,7 +70,7 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
     if unknown := set(targets) - set(images.TARGETS):
         raise InputError(f"--target: {unknown.pop()!r} given; allowed: {', '.join(images.TARGETS)}")
     client, root = engine(), images.source_tree()
-    arguments = {"BASE": base, "TORCH": "cuda" if cuda else "cpu", "TORCH_INDEX": torch_index,
+    arguments = {"BASE": base, "TORCH": "cuda" if cuda else "cpu", "TORCH_INDEX": "" if torch_index == "pip" else torch_index,
                  "VERSION": tuneline.__version__, "COMMIT": _commit(root),
                  **{name: os.environ[name] for name in _PROXIES if name in os.environ}}  # fmt: skip
     made = []

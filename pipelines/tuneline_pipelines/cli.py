@@ -104,7 +104,7 @@ def build(
     cuda: Annotated[bool, typer.Option("--cuda", help="Torch with CUDA in train and evaluate.")] = False,
     torch_index: Annotated[
         str,
-        typer.Option(envvar="TUNELINE_TORCH_INDEX", help="Where torch for the CPU is; '' asks pip's own settings."),
+        typer.Option(envvar="TUNELINE_TORCH_INDEX", help="Where torch for the CPU is; pip: where pip finds it."),
     ] = "https://download.pytorch.org/whl/cpu",
     as_json: JSON = False,
 ) -> None:
