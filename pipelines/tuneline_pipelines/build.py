@@ -70,9 +70,14 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
     if unknown := set(targets) - set(images.TARGETS):
         raise InputError(f"--target: {unknown.pop()!r} given; allowed: {', '.join(images.TARGETS)}")
     client, root = engine(), images.source_tree()
-    arguments = {"BASE": base, "TORCH": "cuda" if cuda else "cpu", "TORCH_INDEX": "" if torch_index == "pip" else torch_index,
-                 "VERSION": tuneline.__version__, "COMMIT": _commit(root),
-                 **{name: os.environ[name] for name in _PROXIES if name in os.environ}}  # fmt: skip
+    arguments = {
+        "BASE": base,
+        "TORCH": "cuda" if cuda else "cpu",
+        "TORCH_INDEX": "" if torch_index == "pip" else torch_index,
+        "VERSION": tuneline.__version__,
+        "COMMIT": _commit(root),
+        **{name: os.environ[name] for name in _PROXIES if name in os.environ},
+    }
     made = []
     with pip_files() as (settings, share_network):
         network = "host" if share_network or _on_loopback(arguments) else None

@@ -58,7 +58,7 @@ def test_built_again_is_there_already(built: Built, engine: Any) -> None:
 
     reference = built["register"]["reference"]
     assert engine.images.get(reference).labels["org.opencontainers.image.title"] == "tuneline-register"
-    (again,) = build(["register"], SETTINGS.get("TUNELINE_BASE", images.BASE), False, "", lambda *_: None)
+    (again,) = build(["register"], SETTINGS.get("TUNELINE_BASE", images.BASE), False, "pip", lambda *_: None)
     assert not again["built"]
     assert again["reference"] == reference
 
