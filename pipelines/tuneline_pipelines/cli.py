@@ -64,6 +64,8 @@ def _fail(message: str, code: int, as_json: bool = False) -> NoReturn:
 def run(
     recipe: Annotated[str, typer.Argument(help="A recipe that ships, or a YAML file.")] = "quickstart",
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
+    docker: Annotated[bool, typer.Option("--docker", help="Each step in its container, not as a process.")] = False,
+    network: Annotated[str, typer.Option(help="With --docker: the Docker network of the containers.")] = "bridge",
     as_json: JSON = False,
 ) -> None:
     """Run the pipeline on this machine: prepare, train, evaluate, register.
@@ -78,15 +80,60 @@ def run(
     from tuneline_pipelines.show import LiveSteps, show_result
     from tuneline_pipelines.state import open_state
 
+    containers = None
+    if docker:
+        from tuneline_pipelines.containers import Containers
+
+        containers = Containers(network)
     try:
         with LiveSteps(told) as live:
-            result = run_pipeline(chosen, open_state(), live.tell)
+            result = run_pipeline(chosen, open_state(), live.tell, containers)
     except StepFailed as error:
         _fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps(result))
     else:
         show_result(told, result)
+
+
+@app.command()
+@verb
+def build(
+    target: Annotated[list[str] | None, typer.Option(help="Only this image; may be given again.")] = None,
+    push: Annotated[str, typer.Option(help="A registry, such as registry.example.com/ml: push, keep digests.")] = "",
+    base: Annotated[
+        str, typer.Option(envvar="TUNELINE_BASE", help="The image to start from; python:3.11-slim if not given.")
+    ] = "",
+    cuda: Annotated[bool, typer.Option("--cuda", help="Torch with CUDA in train and evaluate.")] = False,
+    torch_index: Annotated[
+        str,
+        typer.Option(envvar="TUNELINE_TORCH_INDEX", help="Where torch for the CPU is; pip: where pip finds it."),
+    ] = "https://download.pytorch.org/whl/cpu",
+    as_json: JSON = False,
+) -> None:
+    """Build the images that are not there yet, one a step and the tracking server.
+
+    tuneline build; tuneline build --push registry.example.com/ml --cuda
+    """
+    from tuneline_pipelines import images
+    from tuneline_pipelines.build import BuildFailed, check_registry
+    from tuneline_pipelines.build import build as build_images
+    from tuneline_pipelines.build import push as push_images
+    from tuneline_pipelines.show import LiveSteps, show_images
+
+    if push:
+        check_registry(push)
+    try:
+        with LiveSteps(told) as live:
+            made = build_images(target or images.TARGETS, base or images.BASE, cuda, torch_index, live.tell)
+            if push:
+                push_images(made, push, live.tell)
+    except BuildFailed as error:
+        _fail(str(error), 1, as_json)
+    if as_json:
+        print(json.dumps({"status": "succeeded", "images": made}))
+    else:
+        show_images(told, made)
 
 
 @app.command("compile")

@@ -10,11 +10,14 @@ import yaml
 
 from tuneline.config import Recipe
 from tuneline.errors import InputError, NotHereError
+from tuneline_pipelines import images
 from tuneline_pipelines.resources import Profile, apply
 
 
 def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None = None) -> list[str]:
     """Write the IR; a recipe's values become the parameters' defaults, a profile what the cluster is asked for.
+
+    The images are those that were pushed, by digest, unless the profile names others.
 
     Sources and a checkpoint that this machine can read are pinned by content. The cluster may see what it cannot: such
     a pipeline is written all the same, without a pin, so that KFP never reuses data that may have changed.
@@ -38,15 +41,21 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
             arguments["data_pin"] = pin(recipe.data, recipe.model)
         except NotHereError as error:
             notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
-    pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile) if profile else None)
+    steps = images.configure(images.known(), partial(apply, profile) if profile else None)
+    pipeline = build(bool(arguments.get("data_pin")), steps)
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    if moving := [image for image in check(out) if "@sha256:" not in image]:
+    named = check(out)
+    if old := images.outdated(named):
+        notes.append(
+            f"{', '.join(old)}: pushed before the code changed; push the images of this code with tuneline build"
+        )
+    if moving := [image for image in named if "@sha256:" not in image]:
         notes.append(
             f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
-            f"name them by digest in a profile"
+            f"push them with tuneline build --push, or name them by digest in a profile"
         )
     return notes
 

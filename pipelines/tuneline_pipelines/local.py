@@ -1,4 +1,4 @@
-"""tuneline run: the pipeline on this machine, each step a process, through KFP's own local runner."""
+"""tuneline run: the pipeline on this machine through KFP's own local runners, each step a process or a container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -27,6 +27,9 @@ from tuneline.storage import CHECKPOINTS
 from tuneline_pipelines.state import State, close_abandoned, note_open, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
+if TYPE_CHECKING:
+    from tuneline_pipelines.containers import Containers
+
 GRACE_SECONDS = 30  # a step that trains saves its state first
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -35,13 +38,14 @@ class StepFailed(Exception):  # noqa: N818 - it is a step's outcome, told with t
     """A step ended without its output; the message says where its log is."""
 
 
-def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
+def run(recipe: Recipe, state: State, tell: Tell, containers: Containers | None = None) -> dict[str, Any]:
     """Run the pipeline to its end.
 
     Args:
         recipe: what to do.
         state: where to keep it.
         tell: called with a step's progress.
+        containers: run the steps in them; None runs them as processes.
 
     Returns:
         The result, as `tuneline run --json` prints it.
@@ -52,13 +56,15 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
         KeyboardInterrupt: stopped from outside; the runs are ended as KILLED.
     """
     started = time.monotonic()
+    if containers:
+        recipe = containers.prepared(recipe, state)
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
-    with _signals():
+    with _signals(containers):
         close_abandoned(state)
         note = note_open(state)
         run_id, owned = _open_run(recipe, state, parameters)
         try:
-            result = _run_steps(recipe, run_id, parameters, state, tell)
+            result = _run_steps(recipe, run_id, parameters, state, tell, containers)
             total = time.monotonic() - started
             not_training = total - result["metrics"]["train_seconds"]
             result["seconds"] |= {"total": round(total, 2), "not_training": round(not_training, 2)}
@@ -74,14 +80,21 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
         return result
 
 
-def _run_steps(recipe: Recipe, run_id: str, parameters: dict[str, Any], state: State, tell: Tell) -> dict[str, Any]:
+def _run_steps(
+    recipe: Recipe,
+    run_id: str,
+    parameters: dict[str, Any],
+    state: State,
+    tell: Tell,
+    containers: Containers | None,
+) -> dict[str, Any]:
     os.environ |= {"PYTHONUNBUFFERED": "1", tracking.PARENT: run_id, OWNER_PID: str(os.getpid())}
     os.environ.setdefault(CHECKPOINTS, str(state.checkpoints))
     log = state.logs / f"{run_id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8", buffering=1) as file:
         watcher = Watcher(file, tell)
-        outputs = _run_pipeline(parameters, state, watcher)
+        outputs = _run_pipeline(recipe, parameters, state, watcher, containers)
     return _result(recipe, run_id, outputs) | {"seconds": watcher.seconds}
 
 
@@ -94,8 +107,8 @@ def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM, Ctrl-C and a closed terminal stop a run alike: the step's processes end, then the runs are closed.
+def _signals(containers: Containers | None) -> Iterator[None]:
+    """SIGTERM, Ctrl-C and a closed terminal stop a run alike: the step ends, then the runs are closed.
 
     From the first signal on, others are ignored until that is done.
     """
@@ -103,7 +116,7 @@ def _signals() -> Iterator[None]:
     def stop(_number: int, _frame: Any) -> None:
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
-        _end_children()
+        containers.stop(GRACE_SECONDS) if containers else _end_children()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
@@ -141,19 +154,22 @@ def _end_children() -> None:
             child.kill()
 
 
-def _run_pipeline(parameters: dict[str, Any], state: State, watcher: Watcher) -> dict[str, Any]:
+def _run_pipeline(
+    recipe: Recipe, parameters: dict[str, Any], state: State, watcher: Watcher, containers: Containers | None
+) -> dict[str, Any]:
     from kfp import local
 
     from tuneline_pipelines.finetune import build
 
     local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(state.pipeline_root), enable_caching=True,
+        runner=containers.runner(recipe, state) if containers else local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(state.pipeline_root), enable_caching=True,
         cache_root=str(state.home / "cache" / _code_hash()),
     )  # fmt: skip
-    pipeline = build(pinned=bool(parameters["data_pin"]))
+    pipeline = build(bool(parameters["data_pin"]), containers.configure() if containers else None)
     try:
         stream: Any = watcher  # only a stream's write and flush are used
-        with contextlib.redirect_stdout(stream), _plain_python():
+        with contextlib.redirect_stdout(stream), contextlib.nullcontext() if containers else _plain_python():
             task = pipeline(**parameters)
     except Exception as error:  # whatever the runner or a step's process made of it
         if watcher.error:

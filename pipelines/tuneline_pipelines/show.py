@@ -81,6 +81,15 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
     console.print(f"next      tuneline predict {name}{at} FILE    or    tuneline ui", markup=False, soft_wrap=True)
 
 
+def show_images(console: Console, made: list[dict[str, Any]]) -> None:
+    """A row an image."""
+    table = Table("image", "MB", "MB over base", "seconds", box=None, padding=(0, 1, 0, 0))
+    for row in made:
+        seconds = f"{row['seconds']:.0f}" if row["built"] else "there already"
+        table.add_row(row["reference"], f"{row['size'] / 1e6:.0f}", f"{row['over_base'] / 1e6:.0f}", seconds)
+    console.print(table)
+
+
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
     """A row a run."""
     if not found:

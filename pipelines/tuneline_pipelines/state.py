@@ -41,25 +41,30 @@ class State:
         return self.home / "logs"
 
 
+def home() -> Path:
+    """The state folder, whether it is there or not."""
+    return Path(os.environ.get("TUNELINE_HOME", ".tuneline")).absolute()
+
+
 def open_state() -> State:
     """The state folder, made where there is none; sets MLFLOW_TRACKING_URI for this process and its steps.
 
     Raises:
         ServiceError: MLFLOW_TRACKING_URI names a server that does not answer.
     """
-    home = Path(os.environ.get("TUNELINE_HOME", ".tuneline")).absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    (home / ".gitignore").write_text("*\n", encoding="utf-8")
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    artifacts = None if uri else (home / "artifacts").as_uri()
-    uri = uri or f"sqlite:///{home / 'mlflow.db'}"
+    artifacts = None if uri else (folder / "artifacts").as_uri()
+    uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     from tuneline.tracking import check_server
 
     check_server()
-    return State(home, uri, artifacts)
+    return State(folder, uri, artifacts)
 
 
 def owner() -> str:

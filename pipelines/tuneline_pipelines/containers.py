@@ -1,0 +1,131 @@
+"""tuneline run --docker: the same pipeline, each step in its image, through KFP's Docker runner.
+
+A container sees the run's folder, the recipe's local files and the network that it is given, and nothing else: its root
+is read-only, it has no capabilities, and it is not root. It cannot share an SQLite file with this process, so that
+MLflow must be a server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from tuneline import tracking
+from tuneline.config import Recipe
+from tuneline.errors import InputError
+from tuneline.storage import CHECKPOINTS
+from tuneline_pipelines import images
+from tuneline_pipelines.build import engine
+from tuneline_pipelines.state import State
+
+USER = 10001
+"""Of the containers where this process is root; else they run as its own user, whose files they write."""
+_LABEL = "tuneline.run"
+_PASSED = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION",
+    "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", tracking.PARENT, CHECKPOINTS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Containers:
+    """Where the steps' containers run.
+
+    Attributes:
+        network: the Docker network that they are on.
+    """
+
+    network: str
+
+    def prepared(self, recipe: Recipe, state: State) -> Recipe:
+        """The recipe as containers read it: with absolute paths, because each has a directory of its own.
+
+        Raises:
+            InputError: no engine, an image that is not there, or a store that containers cannot reach.
+        """
+        self._check_store(state.tracking_uri)
+        client = engine()
+        for step, reference in _images().items():
+            if not client.images.list(name=reference):
+                raise InputError(f"--docker: {reference} is not there; make it with: tuneline build --target {step}")
+        return _absolute(recipe)
+
+    def _check_store(self, uri: str) -> None:
+        if not uri.startswith(("http://", "https://")):
+            raise InputError(
+                "--docker: containers cannot share this machine's SQLite store; start an MLflow server and name it in "
+                "MLFLOW_TRACKING_URI (docs/containers.md tells how)"
+            )
+        host = urlparse(uri).hostname
+        if host in ("127.0.0.1", "localhost", "::1") and self.network != "host":
+            raise InputError(
+                f"MLFLOW_TRACKING_URI: {host} is each container itself; name an address that containers reach, or use "
+                f"--network host"
+            )
+
+    def configure(self) -> Callable[[str, Any], None]:
+        """What gives each task its image, built from this very code."""
+        return images.configure(_images())
+
+    def runner(self, recipe: Recipe, state: State) -> Any:
+        """KFP's runner; its arguments hold for every step.
+
+        Args:
+            recipe: as `prepared` gave it.
+            state: whose pipeline root the containers write to.
+        """
+        from docker.types import Mount
+        from kfp import local
+
+        user, group = os.getuid() or USER, os.getgid() or USER
+        checkpoints = _folder(os.environ[CHECKPOINTS])
+        for folder in (state.pipeline_root, *checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.getuid() == 0:
+                os.chown(folder, user, group)
+        read = [Mount(path, path, type="bind", read_only=True) for path in sorted(_local(recipe).values())]
+        written = [Mount(str(path), str(path), type="bind") for path in checkpoints]
+        return local.DockerRunner(
+            user=f"{user}:{group}", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], init=True,
+            tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
+            network_mode=self.network, labels={_LABEL: os.environ[tracking.PARENT]},
+            environment={name: os.environ[name] for name in _PASSED if name in os.environ},
+            mounts=[*read, *written],
+        )  # fmt: skip
+
+    def stop(self, grace: int) -> None:
+        """End the containers of this process's run."""
+        run_id = os.environ.get(tracking.PARENT)
+        for container in engine().containers.list(filters={"label": f"{_LABEL}={run_id}"}) if run_id else []:
+            container.stop(timeout=grace)
+
+
+def _folder(place: str) -> list[Path]:
+    """The folder of checkpoints to mount; none where they are kept in S3."""
+    return [] if place.startswith("s3://") else [Path(place).absolute()]
+
+
+def _images() -> dict[str, str]:
+    return {step: images.name_of(step, os.environ.get("TUNELINE_BASE") or images.BASE) for step in images.STEPS}
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    found = _local(recipe)
+    data = {key: found[f"data.{key}"] for key in ("train", "validation", "test") if f"data.{key}" in found}
+    model = {"name": found["model.name"]} if "model.name" in found else {}
+    return recipe.model_copy(
+        update={"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
+    )
+
+
+def _local(recipe: Recipe) -> dict[str, str]:
+    """The recipe's files and folders on this machine, as absolute paths."""
+    named = {f"data.{key}": getattr(recipe.data, key) for key in ("train", "validation", "test")}
+    named["model.name"] = recipe.model.name
+    paths = {key: Path(os.path.expanduser(value)) for key, value in named.items() if value}  # noqa: PTH111 - pathlib's raises for an unknown user
+    return {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
