@@ -10,8 +10,6 @@ RUNNING.
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,13 +70,15 @@ def check_server() -> None:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith(("http://", "https://")):
         return
+    import requests
+
     _retry(_QUICK)
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - http, as asked above
-    except urllib.error.HTTPError:
-        return  # an answer; whether it lets us in, the first request tells
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
+        requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+    except requests.exceptions.SSLError:
+        return  # MLflow's own settings may trust the certificate
+    except requests.exceptions.RequestException as error:
+        why = "no answer in 10 seconds" if isinstance(error, requests.exceptions.Timeout) else "no connection"
         raise ServiceError(
             f"MLflow at {without_credentials(uri)}: not to be reached ({why}); start it, or check MLFLOW_TRACKING_URI"
         ) from None

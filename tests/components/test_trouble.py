@@ -96,6 +96,8 @@ def test_a_server_that_is_not_there_is_told_without_its_password(monkeypatch: py
 def test_a_server_that_answers_at_all_is_there(server: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     for server.status in (200, 401, 404):
         check_server()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{server.server_port}/")
+    check_server()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///nowhere.db")
     check_server()
 
