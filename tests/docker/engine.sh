@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A real Docker engine, and a base image made of Debian's packages, on a machine that has neither and can pull nothing.
 #
-#   tests/docker/engine.sh start     installs what is missing, starts dockerd unless one answers, makes $TUNELINE_BASE
+#   tests/docker/engine.sh start     installs what is missing, starts dockerd unless one answers, makes the base $TUNELINE_BASE
 #   tests/docker/engine.sh stop      stops the dockerd that start started, and removes its images
 set -euo pipefail
 FOLDER="${TUNELINE_ENGINE_FOLDER:-/var/tmp/tuneline-engine}"
-BASE="${TUNELINE_BASE:?the name of the base image to make}"
+BASE="${TUNELINE_BASE:-tuneline-base:bookworm}"
 SUITE=bookworm
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
