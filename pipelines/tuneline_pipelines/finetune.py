@@ -75,6 +75,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
         train_weight_decay: float = TRAIN.weight_decay,
         train_tune: str = TRAIN.tune,
         train_seed: int = TRAIN.seed,
+        train_distributed: dict = TRAIN.distributed.model_dump(),  # noqa: B008
         register_name: str = REGISTER.name,
         register_rules: dict = Rules().model_dump(exclude_none=True),  # noqa: B008
     ) -> Outputs:
@@ -105,6 +106,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
             train_weight_decay=train_weight_decay,
             train_tune=train_tune,
             train_seed=train_seed,
+            train_distributed=train_distributed,
         ).set_caching_options(enable_caching=False)
         evaluated = evaluate(
             data=prepared.outputs["data"], model=trained.outputs["model"]

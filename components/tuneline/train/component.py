@@ -18,6 +18,7 @@ def train(
     train_weight_decay: float,
     train_tune: str,
     train_seed: int,
+    train_distributed: dict,
 ):
     """Fine-tune the checkpoint."""
     from tuneline.train.train import train_step
@@ -34,4 +35,5 @@ def train(
         train_weight_decay=train_weight_decay,
         train_tune=train_tune,
         train_seed=train_seed,
+        train_distributed=train_distributed,
     )
