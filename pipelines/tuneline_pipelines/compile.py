@@ -33,12 +33,15 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
     arguments, notes = recipe.flat() if recipe else {}, []
+    nodes = recipe.train.distributed.nodes if recipe else 1
+    if nodes > 1 and not (profile and profile.trainjob):
+        raise InputError(f"train.distributed.nodes: {nodes} given; more than one needs a --profile with trainjob")
     if recipe:
         try:
             arguments["data_pin"] = pin(recipe.data, recipe.model)
         except NotHereError as error:
             notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
-    pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile) if profile else None)
+    pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile, nodes=nodes) if profile else None)
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:

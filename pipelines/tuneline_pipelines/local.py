@@ -22,6 +22,7 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.step import OWNER_PID
+from tuneline.train.trainjob import settings_here
 from tuneline_pipelines.state import State, close_abandoned, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
@@ -50,6 +51,8 @@ def run(recipe: Recipe, state: State, tell: Tell) -> dict[str, Any]:
         KeyboardInterrupt: stopped from outside; the runs are ended as KILLED.
     """
     started = time.monotonic()
+    if recipe.train.distributed.nodes > 1:
+        settings_here()  # else every step before it would run in vain
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
     with _signals():
         run_id, owned = _open_run(recipe, state, parameters)

@@ -7,6 +7,7 @@ with growing pauses; a refusal (403) or a bad manifest (422) is not.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ class Kube:
             config.load_incluster_config(settings)
         except config.ConfigException:
             try:
-                config.load_kube_config(client_configuration=settings)
+                config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
             except config.ConfigException as error:
                 raise InputError(f"train.distributed.nodes: no Kubernetes cluster to speak to: {error}") from None
         settings.retries = False  # pyright: ignore[reportAttributeAccessIssue] - the pauses are ours

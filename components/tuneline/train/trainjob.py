@@ -69,6 +69,8 @@ class JobSettings(Section):
     """Environment of the pods; secrets by reference only."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of the job and of its pods."""
+    job_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the job only: Kueue's queue, which must not queue the job's pods once more."""
     timeout_seconds: Annotated[int, Field(ge=1)] | None = None
     """Seconds of running after which the job is stopped."""
     start_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
@@ -134,7 +136,7 @@ def manifest(name: str, job: JobSettings, train: TrainConfig, arguments: list[st
     }
     if job.timeout_seconds:
         spec["activeDeadlineSeconds"] = job.timeout_seconds
-    labels = job.labels | {"app.kubernetes.io/managed-by": "tuneline"}
+    labels = job.labels | job.job_labels | {"app.kubernetes.io/managed-by": "tuneline"}
     return {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainJob", "metadata": {"name": name, "labels": labels},
         "spec": spec,

@@ -1,7 +1,7 @@
 """Writes trainer.kubeflow.org_trainjobs.yaml: the schema of a TrainJob, from Kubeflow Trainer's own typed models.
 
 pip install kubeflow-trainer-api==2.3.0 (in an environment of its own), then python make_trainjobs.py from this folder.
-Left out are the descriptions, affinity and the kinds of volume that no manifest here uses, and unknown keys are refused,
+Left out are descriptions, affinity and the kinds of volume that no manifest here uses, and unknown keys are refused,
 as `kubectl apply --validate=strict` does. The bounds below are in Trainer's CRD but not in its models.
 """
 
