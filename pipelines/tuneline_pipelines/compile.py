@@ -25,13 +25,9 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
     Raises:
         InputError: the file cannot be written, or a source or the checkpoint cannot be what is asked.
     """
-    from kfp import compiler
-
     from tuneline.prepare.prepare import pin
     from tuneline_pipelines.finetune import build
 
-    if out.suffix not in (".yaml", ".yml"):
-        raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
     arguments, notes = recipe.flat() if recipe else {}, []
     nodes = recipe.train.distributed.nodes if recipe else 1
     if nodes > 1 and not (profile and profile.trainjob):
@@ -42,16 +38,39 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
         except NotHereError as error:
             notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
     pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile, nodes=nodes) if profile else None)
+    return notes + _write(pipeline, out, arguments)
+
+
+def compile_batch(out: Path, profile: Profile | None = None) -> list[str]:
+    """Write the IR of batch prediction; its parameters are given when a run is started.
+
+    Returns:
+        What the person should know, a sentence each.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from tuneline_pipelines.batch import build
+
+    return _write(build(partial(apply, profile) if profile else None), out, {})
+
+
+def _write(pipeline: Any, out: Path, arguments: dict[str, Any]) -> list[str]:
+    from kfp import compiler
+
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    if moving := [image for image in check(out) if "@sha256:" not in image]:
-        notes.append(
-            f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
-            f"name them by digest in a profile"
-        )
-    return notes
+    moving = [image for image in check(out) if "@sha256:" not in image]
+    if not moving:
+        return []
+    return [
+        f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
+        f"name them by digest in a profile"
+    ]
 
 
 def check(path: Path) -> list[str]:
