@@ -1,7 +1,7 @@
 """The pipeline of batch prediction: plan -> predict, a pod a shard -> merge. The DAG, and only the DAG."""
 
-# The arguments that a type checker would miss below are output artifacts, which KFP fills in.
-# pyright: reportCallIssue=false
+# The arguments that a type checker would miss below are output artifacts, which KFP fills in; a call gives a task.
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 
 from collections.abc import Callable
 from typing import Any
@@ -35,21 +35,15 @@ def build(configure: Callable[[str, Any], None] | None = None) -> Any:
             shards: How many pods share the texts.
             output: A .csv or .jsonl file to write the result to besides the run's artifact.
         """
-        # Not cached: an alias and a file may have moved. A shard names a version and its input by content, and may be.
+        # Not cached: an alias and a file may have moved. A shard names its version and input by content, and may be.
         planned = plan(
             model=model, files=files, column=column, shards=shards, output=output
         ).set_caching_options(enable_caching=False)  # fmt: skip
-        with dsl.ParallelFor(planned.outputs["work"]) as shard:
-            predicted = predict(
-                model=planned.outputs["version"],
-                weights=planned.outputs["weights"],
-                column=column,
-                shard=shard,
-            )
+        with dsl.ParallelFor(planned.output) as shard:
+            predicted = predict(shard=shard, column=column)
         merged = merge(
             parts=dsl.Collected(predicted.outputs["predictions"]),
-            rows=planned.outputs["rows"],
-            model=planned.outputs["version"],
+            work=planned.output,
             files=files,
             column=column,
             output=output,

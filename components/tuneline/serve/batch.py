@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,12 @@ from tuneline.tables import texts
 MAX_WORK_BYTES = 100_000  # KFP hands a list on as an argument
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the shards have in common, and each of them.
-
-    Attributes:
-        model: MODEL/VERSION.
-        weights: SHA-256 of the version's weights, as it was registered; empty where it was not by tuneline.
-        rows: texts over all shards.
-        work: a shard each: number and first row, and its pieces (file, sha256, and rows from start to before stop).
-    """
-
-    model: str
-    weights: str
-    rows: int
-    work: list[dict[str, Any]]
+Shard = dict[str, Any]
+"""A shard: model (MODEL/VERSION) and weights (their SHA-256), its first row, its number of rows, and its pieces: file,
+sha256, and the file's rows from start to before stop. KFP hands ints in it on as floats."""
 
 
-def plan(model: str, files: str, column: str, shards: int) -> Plan:
+def plan(model: str, files: str, column: str, shards: int) -> list[Shard]:
     """Resolve the model, read and check every text, and cut the rows into shards of equal size.
 
     Args:
@@ -64,13 +51,17 @@ def plan(model: str, files: str, column: str, shards: int) -> Plan:
         raise InputError(f"{files}: holds no rows")
     hashes = [sha256_file(path) for path in paths]
     edges = [rows * number // min(shards, rows) for number in range(min(shards, rows) + 1)]
+    answers = {
+        "model": f"{version.name}/{version.version}",
+        "weights": version.tags.get("tuneline.weights_sha256", ""),
+    }
     work = [
-        {"shard": number, "first": start, "pieces": list(_pieces(paths, counts, hashes, start, stop))}
-        for number, (start, stop) in enumerate(pairwise(edges))
+        answers | {"first": start, "rows": stop - start, "pieces": list(_pieces(paths, counts, hashes, start, stop))}
+        for start, stop in pairwise(edges)
     ]
     if len(json.dumps(work)) > MAX_WORK_BYTES:
         raise InputError(f"{files}: {len(paths)} files in {len(work)} shards are too many for KFP; join files")
-    return Plan(f"{version.name}/{version.version}", version.tags.get("tuneline.weights_sha256", ""), rows, work)
+    return work
 
 
 def _paths(files: str) -> list[Path]:
@@ -92,35 +83,27 @@ def _pieces(paths: list[Path], counts: list[int], hashes: list[str], start: int,
         at += count
 
 
-def predict_shard(model: str, weights: str, column: str, shard: dict[str, Any], out: Path) -> int:
+def predict_shard(shard: Shard, column: str, out: Path) -> None:
     """Answer the rows of one shard, as JSON Lines with each row's number, whole or not at all.
 
     Args:
-        model: MODEL/VERSION, as planned.
-        weights: as planned.
-        column: the column of texts.
         shard: one of the plan's.
+        column: the column of texts.
         out: the file to write.
-
-    Returns:
-        How many rows.
 
     Raises:
         InputError: an input file or the model is not what was planned with.
     """
-    first = int(shard["first"])  # ints in a list come as floats
-    total = sum(int(piece["stop"]) - int(piece["start"]) for piece in shard["pieces"])
-    classifier = load(registry.find(model), weights)
-    progress = Progress("predict", total, "texts")
+    classifier = load(registry.find(shard["model"]), shard["weights"])
+    progress = Progress("predict", int(shard["rows"]), "texts")
 
     def numbered() -> Iterator[dict[str, Any]]:
         for done, row in enumerate(label(classifier, _texts(shard["pieces"], column)), start=1):
-            yield {"row": first + done - 1, **row}
+            yield {"row": int(shard["first"]) + done - 1, **row}
             progress.update(done)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(numbered(), out, write_json_lines)
-    return total
 
 
 def _texts(pieces: list[dict[str, Any]], column: str) -> Iterator[str]:
@@ -195,27 +178,28 @@ def check_output(output: str, files: str) -> None:
 
 
 @guarded()
-def plan_step(model: str, files: str, column: str, shards: int, output: str) -> tuple[str, str, int, list[Any]]:
-    """The KFP component's work: what the shards need, and the list of them."""
+def plan_step(model: str, files: str, column: str, shards: int, output: str) -> list[Shard]:
+    """The KFP component's work: a list of shards."""
     check_output(output, files)
-    made = plan(model, files, column, shards)
-    say(f"[plan] {made.model}: {made.rows} texts in {len(made.work)} shards")
-    return made.model, made.weights, made.rows, made.work
+    work = plan(model, files, column, shards)
+    say(f"[plan] {work[0]['model']}: {sum(shard['rows'] for shard in work)} texts in {len(work)} shards")
+    return work
 
 
 @guarded()
-def predict_step(out: Artifact, model: str, weights: str, column: str, shard: dict[str, Any]) -> None:
+def predict_step(out: Artifact, shard: Shard, column: str) -> None:
     """The KFP component's work: a shard in, its predictions out."""
-    rows = predict_shard(model, weights, column, shard, Path(out.path))
-    out.metadata |= {"model": model, "shard": int(shard["shard"]), "rows": rows}
+    predict_shard(shard, column, Path(out.path))
+    out.metadata |= {"model": shard["model"], "first": int(shard["first"]), "rows": int(shard["rows"])}
 
 
-def merge_step(parts: Sequence[Artifact], out: Artifact, rows: int, **parameters: Any) -> None:
+def merge_step(parts: Sequence[Artifact], out: Artifact, work: list[Shard], **parameters: Any) -> None:
     """The KFP component's work: the shards' predictions in, one file out, and a run in MLflow that tells of it."""
-    with step("batch-predict", parameters) as run:
+    rows, model = sum(int(shard["rows"]) for shard in work), work[0]["model"]
+    with step("batch-predict", {"model": model, **parameters}) as run:
         labels = merge([Path(part.path) for part in parts], rows, Path(out.path), parameters["output"])
         digest = sha256_file(Path(out.path))
-        run.metrics({"rows": rows, **{f"share.{name}": count / rows for name, count in sorted(labels.items())[:100]}})
-        run.tags({"tuneline.model": parameters["model"], "tuneline.predictions_sha256": digest})
-        out.metadata |= {"model": parameters["model"], "rows": rows, "sha256": digest}
-        say(f"[merge] {rows} texts labelled by {parameters['model']}")
+        run.metrics({"rows": rows} | {f"share.{name}": count / rows for name, count in labels.most_common(100)})
+        run.tags({"tuneline.predictions_sha256": digest})
+        out.metadata |= {"model": model, "rows": rows, "sha256": digest}
+        say(f"[merge] {rows} texts labelled by {model}")
