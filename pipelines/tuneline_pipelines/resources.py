@@ -183,6 +183,14 @@ class Profile(Section):
         return self.env | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if self.air_gapped else {})
 
     @model_validator(mode="after")
+    def _mounted_once(self) -> Profile:
+        if self.trainjob and any(volume.claim == self.trainjob.claim for volume in self.steps.train.volumes):
+            raise ValueError(
+                f"trainjob.claim: {self.trainjob.claim!r} given; it stands under steps.train.volumes too; remove it there"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _requests_fit(self) -> Profile:
         for name in ("prepare", "train", "evaluate", "register_"):
             step: StepProfile = getattr(self.steps, name)

@@ -138,6 +138,11 @@ def test_a_profile_changes_no_parameter_of_the_pipeline(tmp_path: Path) -> None:
         ({"security": {"user": 0}}, "profile.security.user: 0 given"),
         ({"labels": {"team": "a b"}}, "profile.labels.team: 'a b' given"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"a": "B"}}]}, "profile.secrets.0.name: 'Bad_Name' given"),
+        (
+            {"trainjob": {"claim": "x"}, "steps": {"train": {"volumes": [{"claim": "x", "mount_path": "/x"}]}}},
+            "profile.trainjob.claim: 'x' given; it stands under steps.train.volumes too",
+        ),
+        ({"trainjob": {}}, "profile.trainjob.claim: not given, and required"),
         ("- a list", "holds list, not a mapping"),
         ("{", "not a YAML file"),
     ],

@@ -245,14 +245,14 @@ def _obtain(kube: Kube, wanted: Object, follower: Follower, folder: Path, pause:
             if kube.create(wanted):
                 say(f"[train] created TrainJob {kube.namespace}/{name}")
                 return
-        elif "deletionTimestamp" in found["metadata"]:
-            time.sleep(pause)
-        elif why := _useless(found, follower):
+        elif "deletionTimestamp" not in found["metadata"]:
+            why = _useless(found, follower)
+            if not why:
+                say(f"[train] joined TrainJob {kube.namespace}/{name}, which an earlier try of this step created")
+                return
             say(f"[train] TrainJob {kube.namespace}/{name} {why}; another takes its place")
             kube.delete(name)
-        else:
-            say(f"[train] joined TrainJob {kube.namespace}/{name}, which an earlier try of this step created")
-            return
+        time.sleep(pause)
 
 
 def _useless(found: Object, follower: Follower) -> str:
