@@ -185,8 +185,9 @@ class Profile(Section):
     @model_validator(mode="after")
     def _mounted_once(self) -> Profile:
         if self.trainjob and any(volume.claim == self.trainjob.claim for volume in self.steps.train.volumes):
+            claim = self.trainjob.claim
             raise ValueError(
-                f"trainjob.claim: {self.trainjob.claim!r} given; it stands under steps.train.volumes too; remove it there"
+                f"trainjob.claim: {claim!r} given; it stands under steps.train.volumes too; remove it there"
             )
         return self
 

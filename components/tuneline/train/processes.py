@@ -16,8 +16,6 @@ from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.train.record import Follower, JobFailed, Listener, Numbers, Recorder, write_config
 
-TORCHRUN = ["-m", "torch.distributed.run"]
-
 
 def fit(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, recorder: Recorder | None = None) -> Numbers:
     """Train in `settings.distributed.gpus_per_node` processes; arguments and result as of train.train.
@@ -32,10 +30,7 @@ def fit(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, record
         config, record = Path(folder) / "config.json", Path(folder) / "record.jsonl"
         write_config(config, model, settings, record, lease=None)
         follower, listener = Follower(record, recorder), Listener()
-        code = _run(
-            [sys.executable, *TORCHRUN, "--standalone", "--nproc-per-node", str(count), "-m", "tuneline.train"],
-            [str(data), str(out), str(config)], listener, follower,
-        )  # fmt: skip
+        code = _run(count, [str(data), str(out), str(config)], listener, follower)
         if listener.error:
             raise InputError(listener.error)
         if code:
@@ -53,12 +48,14 @@ def _require_gpus(count: int) -> None:
         )
 
 
-def _run(command: list[str], arguments: list[str], listener: Listener, follower: Follower) -> int:
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // int(command[-3])))
+def _run(count: int, arguments: list[str], listener: Listener, follower: Follower) -> int:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [*command, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        [*torchrun, "-m", "tuneline.train", *arguments], env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
     try:
         for line in process.stdout or ():
             listener.line(line.rstrip("\n"))
