@@ -93,6 +93,20 @@ class ModelConfig(Section):
     """Where a long text is cut: right keeps its beginning, left keeps its end, where a review often has its verdict."""
 
 
+class Distributed(Section):
+    """How many machines and processes train together."""
+
+    nodes: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=64)] = 1
+    """Machines; above 1 the step starts a Kubeflow TrainJob, for which the cluster's profile needs trainjob."""
+    gpus_per_node: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=16)] = 1
+    """GPUs of each machine, a process each; where there is no GPU, that many processes on the CPU."""
+
+    @property
+    def processes(self) -> int:
+        """Processes over all machines."""
+        return self.nodes * self.gpus_per_node
+
+
 class TrainConfig(Section):
     """How the checkpoint is fine-tuned."""
 
@@ -116,6 +130,17 @@ class TrainConfig(Section):
     """bf16 multiplies matrices in half the bits while weights stay in fp32; auto does so where the hardware can."""
     seed: Seed = 0
     """Seed of the classifier's initial weights, of dropout and of the order of the texts."""
+    distributed: Distributed = Distributed()
+    """Machines and GPUs on each: nodes, gpus_per_node; the default trains in the step's own process."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.batch_size < self.distributed.processes:
+            raise ValueError(
+                f"batch_size: {self.batch_size} given; at least 1 for each of the {self.distributed.processes} "
+                f"processes of train.distributed"
+            )
+        return self
 
 
 class Rules(Section):

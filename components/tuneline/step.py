@@ -57,8 +57,8 @@ class ClassificationMetrics(Artifact, Protocol):
 
 
 @contextmanager
-def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
-    """Run a step's work inside its MLflow run; bad input exits with status 2 and one line, a server's trouble with 1.
+def guarded() -> Iterator[None]:
+    """Run a step's work; bad input exits with status 2 and one line, a server's trouble with 1.
 
     SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would, and so does a
     closed terminal.
@@ -68,8 +68,7 @@ def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
     if owner := os.environ.get(OWNER_PID):
         threading.Thread(target=_follow, args=(int(owner),), daemon=True).start()
     try:
-        with step_run(name, params) as run:
-            yield run
+        yield
     except InputError as error:
         say(f"{ERROR_MARK}{error}")
         sys.exit(2)
@@ -79,3 +78,10 @@ def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
             raise
         say(f"{FAILED_MARK}{told}")
         sys.exit(1)
+
+
+@contextmanager
+def step(name: str, params: dict[str, Any]) -> Iterator[StepRun]:
+    """Run a step's work, guarded, inside its MLflow run."""
+    with guarded(), step_run(name, params) as run:
+        yield run

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,6 +24,13 @@ app = typer.Typer(
 )  # fmt: skip
 told = Console(stderr=True)
 JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+
+
+class Pipeline(StrEnum):
+    """The pipelines that can be compiled."""
+
+    FINETUNE = "finetune"
+    BATCH = "batch-predict"
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -143,14 +151,21 @@ def compile_(
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
     profile: Annotated[Path | None, typer.Option(help="What the cluster is asked for: a YAML file.")] = None,
+    pipeline: Annotated[Pipeline, typer.Option(help="Which one; batch-predict takes no recipe.")] = Pipeline.FINETUNE,
 ) -> None:
-    """Write the pipeline as KFP's intermediate representation."""
-    from tuneline_pipelines.compile import compile_pipeline
+    """Write a pipeline as KFP's intermediate representation.
+
+    tuneline compile text data.train=/data/my.csv --profile p.yaml; tuneline compile --pipeline batch-predict -o b.yaml
+    """
+    from tuneline_pipelines.compile import compile_batch, compile_pipeline
     from tuneline_pipelines.recipes import load
     from tuneline_pipelines.resources import load_profile
 
-    chosen = load(recipe, overrides or []) if recipe else None
-    for note in compile_pipeline(output, chosen, load_profile(profile) if profile else None):
+    if recipe and pipeline is Pipeline.BATCH:
+        raise InputError(f"{recipe}: --pipeline batch-predict takes no recipe; its parameters are given with each run")
+    chosen, cluster = load(recipe, overrides or []) if recipe else None, load_profile(profile) if profile else None
+    batch = pipeline is Pipeline.BATCH
+    for note in compile_batch(output, cluster) if batch else compile_pipeline(output, chosen, cluster):
         told.print(note, markup=False, highlight=False, soft_wrap=True)
     told.print(f"wrote {output}", markup=False)
 
@@ -187,8 +202,8 @@ def predict(
 
     tuneline predict quickstart@champion new.csv -o labelled.csv
     """
-    from tuneline_pipelines.predict import predict as rows_of
-    from tuneline_pipelines.predict import write
+    from tuneline.serve.files import predict as rows_of
+    from tuneline.serve.files import write
     from tuneline_pipelines.show import LiveSteps
     from tuneline_pipelines.state import open_state
 

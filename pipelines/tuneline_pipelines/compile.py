@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,26 +29,84 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
     Raises:
         InputError: the file cannot be written, or a source or the checkpoint cannot be what is asked.
     """
-    from kfp import compiler
+    arguments, notes = arguments_of(recipe) if recipe else ({}, [])
+    nodes = nodes_of(recipe, profile) if recipe else 1
+    return notes + write(out, arguments, bool(arguments.get("data_pin")), profile, nodes)
 
+
+def arguments_of(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """A recipe as the pipeline's arguments, with a pin where this machine can read what it names; and notes."""
     from tuneline.prepare.prepare import pin
+
+    arguments = recipe.flat()
+    try:
+        return arguments | {"data_pin": pin(recipe.data, recipe.model)}, []
+    except NotHereError as error:
+        return arguments, [f"prepare will not be cached, because its input is not to be seen from here: {error}"]
+
+
+def nodes_of(recipe: Recipe, profile: Profile | None) -> int:
+    """The machines that the recipe trains on.
+
+    Raises:
+        InputError: there is more than one, and the profile does not tell how a TrainJob is started.
+    """
+    nodes = recipe.train.distributed.nodes
+    if nodes > 1 and not (profile and profile.trainjob):
+        raise InputError(f"train.distributed.nodes: {nodes} given; more than one needs a --profile with trainjob")
+    return nodes
+
+
+def write(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile | None, nodes: int = 1) -> list[str]:
+    """Write the IR of fine-tuning and check it.
+
+    Args:
+        out: a YAML file.
+        defaults: of the parameters.
+        pinned: prepared data may be reused where its pin is equal.
+        profile: the cluster.
+        nodes: the machines that train.
+
+    Returns:
+        What the person should know, a sentence each.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     from tuneline_pipelines.finetune import build
+
+    return _write(build(pinned, _steps(profile, nodes)), out, defaults)
+
+
+def compile_batch(out: Path, profile: Profile | None = None) -> list[str]:
+    """Write the IR of batch prediction; its parameters are given when a run is started.
+
+    Returns:
+        What the person should know, a sentence each.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from tuneline_pipelines.batch import build
+
+    return _write(build(_steps(profile)), out, {})
+
+
+def _steps(profile: Profile | None, nodes: int = 1) -> Callable[[str, Any], None]:
+    """What is put on each task: the image that was pushed, then what the profile says."""
+    return images.configure(images.known(), partial(apply, profile, nodes=nodes) if profile else None)
+
+
+def _write(pipeline: Any, out: Path, arguments: dict[str, Any]) -> list[str]:
+    from kfp import compiler
 
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
-    arguments, notes = recipe.flat() if recipe else {}, []
-    if recipe:
-        try:
-            arguments["data_pin"] = pin(recipe.data, recipe.model)
-        except NotHereError as error:
-            notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
-    steps = images.configure(images.known(), partial(apply, profile) if profile else None)
-    pipeline = build(bool(arguments.get("data_pin")), steps)
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    named = check(out)
+    named, notes = check(out), []
     if old := images.outdated(named):
         notes.append(
             f"{', '.join(old)}: pushed before the code changed; push the images of this code with tuneline build"

@@ -78,6 +78,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
         train_resume: bool = TRAIN.resume,
         train_precision: str = TRAIN.precision,
         train_seed: int = TRAIN.seed,
+        train_distributed: dict = TRAIN.distributed.model_dump(),  # noqa: B008
         register_name: str = REGISTER.name,
         register_rules: dict = Rules().model_dump(exclude_none=True),  # noqa: B008
     ) -> Outputs:
@@ -111,6 +112,7 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
             train_resume=train_resume,
             train_precision=train_precision,
             train_seed=train_seed,
+            train_distributed=train_distributed,
         ).set_caching_options(enable_caching=False)
         evaluated = evaluate(
             data=prepared.outputs["data"], model=trained.outputs["model"]

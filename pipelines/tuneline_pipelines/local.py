@@ -24,6 +24,7 @@ from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
+from tuneline.train.trainjob import settings_here
 from tuneline_pipelines.state import State, close_abandoned, note_open, owner
 from tuneline_pipelines.watch import Tell, Watcher
 
@@ -58,6 +59,8 @@ def run(recipe: Recipe, state: State, tell: Tell, containers: Containers | None 
     started = time.monotonic()
     if containers:
         recipe = containers.prepared(recipe, state)
+    if recipe.train.distributed.nodes > 1:
+        settings_here()  # else every step before it would run in vain
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
     with _signals(containers):
         close_abandoned(state)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tuneline.config import Section, validate
 from tuneline.errors import InputError, without_credentials
 from tuneline.tracking import KFP_RUN
+from tuneline_pipelines import trainjob
 
 _SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY", re.IGNORECASE)
 
@@ -118,6 +119,23 @@ class Security(Section):
     """Numeric group id."""
 
 
+class TrainJob(Section):
+    """Training on several machines, by Kubeflow Trainer; what its pods ask for stands in steps.train."""
+
+    claim: ObjectName
+    """A claim that many pods can write to (ReadWriteMany); data goes to them, and the model comes back, by it."""
+    mount_path: MountPath = "/shared"
+    """Where the train step and the job's pods see it."""
+    runtime: ObjectName = "tuneline-torch"
+    """The ClusterTrainingRuntime."""
+    namespace: ObjectName | None = None
+    """The job's namespace; none takes the run's own, which is where the claim is."""
+    start_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
+    """Seconds that an admitted job may take until its first pod runs; waiting in a queue does not count."""
+    keep: bool = False
+    """Leave a finished job, and its folder on the claim, for a person to look at."""
+
+
 def _no_secret(values: dict[str, str]) -> dict[str, str]:
     for name, value in values.items():
         if _SECRET_LIKE.search(name) or without_credentials(value) != value:
@@ -157,6 +175,22 @@ class Profile(Section):
     """The hub is out of reach: checkpoints and data come from volumes and packages, and nothing asks for the hub."""
     steps: Steps = Steps()
     """Resources, placement and volumes of each step."""
+    trainjob: TrainJob | None = None
+    """Training on several machines; needed where train.distributed.nodes is above 1."""
+
+    @property
+    def plain_environment(self) -> dict[str, str]:
+        """The environment of every step that is no secret."""
+        return self.env | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if self.air_gapped else {})
+
+    @model_validator(mode="after")
+    def _mounted_once(self) -> Profile:
+        if self.trainjob and any(volume.claim == self.trainjob.claim for volume in self.steps.train.volumes):
+            claim = self.trainjob.claim
+            raise ValueError(
+                f"trainjob.claim: {claim!r} given; it stands under steps.train.volumes too; remove it there"
+            )
+        return self
 
     @model_validator(mode="after")
     def _requests_fit(self) -> Profile:
@@ -196,20 +230,30 @@ def load_profile(path: Path) -> Profile:
     return validate(Profile, tree, "profile")
 
 
-def apply(profile: Profile, name: str, task: Any) -> None:
+def apply(profile: Profile, name: str, task: Any, nodes: int = 1) -> None:
     """Put on a task what the profile says of its step.
 
     Args:
         profile: the cluster.
         name: prepare, train, evaluate or register.
         task: KFP's task.
+        nodes: the recipe's train.distributed.nodes; above 1 the train step's own pod only looks on.
     """
     step: StepProfile = getattr(profile.steps, "register_" if name == "register" else name)
     _image(profile.images, step, task)
+    if name == "train" and profile.trainjob:
+        trainjob.configure(profile, profile.trainjob, task)
+        step = step.model_copy(update=_LOOKS_ON if nodes > 1 else {})
     _size(step, task)
     _place(profile, step, task)
     _environment(profile, step, task)
     task.set_retry(num_retries=step.retries, backoff_duration="30s", backoff_factor=2.0)
+
+
+_LOOKS_ON = {
+    "cpu_request": "500m", "cpu_limit": None, "memory_request": "2Gi", "memory_limit": None, "accelerator": None,
+    "shared_memory": None, "node_selector": {}, "tolerations": [],
+}  # fmt: skip
 
 
 def _image(images: Images, step: StepProfile, task: Any) -> None:
@@ -247,7 +291,7 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
     for key, value in profile.labels.items():
         kubernetes.add_pod_label(task, key, value)
     if profile.queue:
-        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+        kubernetes.add_pod_label(task, trainjob.QUEUE_LABEL, profile.queue)
     user, group = profile.security.user, profile.security.group
     kubernetes.set_security_context(task, run_as_user=user, run_as_group=group, run_as_non_root=True)
 
@@ -255,8 +299,7 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
 def _environment(profile: Profile, step: StepProfile, task: Any) -> None:
     from kfp import kubernetes
 
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if profile.air_gapped else {}
-    for key, value in {**profile.env, **offline}.items():
+    for key, value in profile.plain_environment.items():
         task.set_env_variable(key, value)
     kubernetes.use_field_path_as_env(task, KFP_RUN, "metadata.labels['pipeline/runid']")  # KFP's id of the run
     for secret in profile.secrets:

@@ -16,6 +16,7 @@ from tuneline.config import (
     EMBEDDED_MODEL,
     SECTIONS,
     DataConfig,
+    Distributed,
     ModelConfig,
     Recipe,
     RegisterConfig,
@@ -178,6 +179,9 @@ def test_a_value_of_the_wrong_type_is_told_with_its_key_and_what_is_allowed(tmp_
         ("train.seed=-1", "-1", "greater than or equal to 0"),
         ("train.seed=4294967296", "4294967296", "less than or equal to 4294967295"),
         ("train.tune=lora", "'lora'", "'all'"),
+        ("train.distributed.nodes=0", "0", "greater than or equal to 1"),
+        ("train.distributed.nodes=true", "True", "must be a number"),
+        ("train.distributed.gpus_per_node=1.5", "1.5", "integer"),
         ("model.max_length=0", "0", "greater than or equal to 8"),
         ("model.truncation_side=both", "'both'", "'right' or 'left'"),
         ("model.name=", "''", "at least 1 character"),
@@ -321,6 +325,11 @@ accepted: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+def test_machines_and_gpus_survive_json_that_knows_floats_only():
+    flat = {"train_distributed": {"nodes": 2.0, "gpus_per_node": 4.0}}
+    assert from_flat(TrainConfig, flat).distributed == Distributed(nodes=2, gpus_per_node=4)
+
+
 @given(accepted)
 def test_any_accepted_train_section_survives_flat_parameters_and_json_that_knows_floats_only(values):
     section = validate(TrainConfig, values, "train")
@@ -332,6 +341,10 @@ def test_any_accepted_train_section_survives_flat_parameters_and_json_that_knows
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        (
+            ["train.batch_size=7", "train.distributed.nodes=2", "train.distributed.gpus_per_node=4"],
+            "train.batch_size: 7 given; at least 1 for each of the 8 processes of train.distributed",
+        ),
         (["data.label_column=text"], "data.label_column: 'text' given; must differ from data.text_column"),
         (["data.validation_share=0"], "data.validation_share: 0 given; must be above 0, or data.validation given"),
         (

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tuneline.config import load_recipe
 from tuneline.errors import InputError
-from tuneline_pipelines.compile import check, compile_pipeline
+from tuneline_pipelines.cli import app
+from tuneline_pipelines.compile import check, compile_batch, compile_pipeline
 from tuneline_pipelines.recipes import shipped
+from tuneline_pipelines.resources import Profile
 
 
 @pytest.fixture
@@ -82,3 +86,51 @@ def test_only_yaml_is_written(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         compile_pipeline(tmp_path / "missing" / "pipeline.yaml", None)
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Any:
+    profile = Profile.model_validate({"env": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}, "labels": {"team": "nlp"}})
+    compile_batch(tmp_path / "batch.yaml", profile)
+    check(tmp_path / "batch.yaml")
+    return list(yaml.safe_load_all((tmp_path / "batch.yaml").read_text()))
+
+
+def test_batch_prediction_asks_for_a_model_and_files_only(batch: Any) -> None:
+    parameters = batch[0]["root"]["inputDefinitions"]["parameters"]
+    assert {name for name, facts in parameters.items() if not facts.get("isOptional")} == {"model", "files"}
+    assert parameters["shards"]["defaultValue"] == 4
+    assert all(facts["description"] for facts in parameters.values())
+
+
+def test_shards_fan_out_and_all_of_them_are_merged(batch: Any) -> None:
+    tasks = batch[0]["root"]["dag"]["tasks"]
+    assert set(tasks) == {"plan", "for-loop-1", "merge"}
+    assert tasks["for-loop-1"]["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--plan-Output"}
+    assert tasks["merge"]["dependentTasks"] == ["for-loop-1", "plan"]
+    parts = tasks["merge"]["inputs"]["artifacts"]["parts"]["taskOutputArtifact"]
+    assert parts == {"outputArtifactKey": "pipelinechannel--predict-predictions", "producerTask": "for-loop-1"}
+
+
+def test_what_reads_an_alias_is_never_cached_and_a_shard_may_be(batch: Any) -> None:
+    tasks = batch[0]["root"]["dag"]["tasks"]
+    assert tasks["plan"]["cachingOptions"] == tasks["merge"]["cachingOptions"] == {}
+    (shard,) = batch[0]["components"]["comp-for-loop-1"]["dag"]["tasks"].values()
+    assert shard["cachingOptions"] == {"enableCache": True}
+
+
+def test_a_profile_reaches_the_pods_of_the_shards(batch: Any) -> None:
+    for name, executor in batch[0]["deploymentSpec"]["executors"].items():
+        assert executor["container"]["env"] == [{"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"}], name
+    pods = batch[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert pods["exec-predict"]["podMetadata"]["labels"] == {"team": "nlp"}
+
+
+def test_the_command_compiles_either_pipeline(tmp_path: Path) -> None:
+    out = tmp_path / "batch.yaml"
+    done = CliRunner().invoke(app, ["compile", "--pipeline", "batch-predict", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert next(yaml.safe_load_all(out.read_text()))["pipelineInfo"]["name"] == "tuneline-batch-predict"
+    refused = CliRunner().invoke(app, ["compile", "text", "--pipeline", "batch-predict", "-o", str(out)])
+    assert refused.exit_code == 2
+    assert "takes no recipe" in refused.output

@@ -32,6 +32,8 @@ def test_the_import_contracts_hold() -> None:
         ("tuneline.prepare.prepare", set()),
         ("tuneline.register.register", set()),
         ("tuneline.evaluate.evaluate", set()),
+        ("tuneline.serve.batch", set()),
+        ("tuneline.train.trainjob", set()),
         ("tuneline_pipelines.cli", set()),
         ("tuneline.train.train", {"torch", "transformers"}),
     ],

@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.components.train.stand_in import validator
 
+from tuneline.config import Distributed, TrainConfig, load_recipe
 from tuneline.errors import InputError
+from tuneline.train.trainjob import ENVIRONMENT, JobSettings, manifest
 from tuneline_pipelines.compile import compile_pipeline
+from tuneline_pipelines.local import run
+from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import load_profile
+from tuneline_pipelines.state import State
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 PROFILE: dict[str, Any] = {
@@ -138,6 +144,11 @@ def test_a_profile_changes_no_parameter_of_the_pipeline(tmp_path: Path) -> None:
         ({"security": {"user": 0}}, "profile.security.user: 0 given"),
         ({"labels": {"team": "a b"}}, "profile.labels.team: 'a b' given"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"a": "B"}}]}, "profile.secrets.0.name: 'Bad_Name' given"),
+        (
+            {"trainjob": {"claim": "x"}, "steps": {"train": {"volumes": [{"claim": "x", "mount_path": "/x"}]}}},
+            "profile.trainjob.claim: 'x' given; it stands under steps.train.volumes too",
+        ),
+        ({"trainjob": {}}, "profile.trainjob.claim: not given, and required"),
         ("- a list", "holds list, not a mapping"),
         ("{", "not a YAML file"),
     ],
@@ -152,3 +163,64 @@ def test_what_no_cluster_takes_is_refused_and_a_secret_is_not_repeated(tmp_path:
 def test_a_missing_profile_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--profile: .*cannot be read"):
         load_profile(tmp_path / "none.yaml")
+
+
+def train_executor(folder: Path, profile: dict[str, Any], *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the train step's container and pod become."""
+    recipe = load_recipe(shipped()["text"], ["data.train=/of/the/cluster.csv", *overrides])
+    compile_pipeline(folder / "pipeline.yaml", recipe, load_profile(written(folder, profile)))
+    pipeline, platform = yaml.safe_load_all((folder / "pipeline.yaml").read_text())
+    return (
+        pipeline["deploymentSpec"]["executors"]["exec-train"]["container"],
+        platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"],
+    )
+
+
+def test_a_trainjob_gets_what_the_train_step_asks_for_and_the_step_itself_little(tmp_path: Path) -> None:
+    profile = PROFILE | {"trainjob": {"claim": "shared", "mount_path": "/shared"}}
+    container, pod = train_executor(tmp_path, profile, "train.distributed.nodes=2", "train.distributed.gpus_per_node=4")
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    job = JobSettings.model_validate_json(environment[ENVIRONMENT])
+    made = manifest("tuneline-0", job, TrainConfig(distributed=Distributed(nodes=2, gpus_per_node=4)), ["a", "b", "c"])
+    validator().validate(made)
+    trainer = made["spec"]["trainer"]
+    assert trainer["image"] == f"registry.example.com/ml/tuneline-train@{DIGEST}"
+    assert trainer["resourcesPerNode"] == {
+        "requests": {"cpu": "500m", "memory": "16Gi", "nvidia.com/mig-1g.10gb": "4"},
+        "limits": {"cpu": "4", "memory": "32Gi", "nvidia.com/mig-1g.10gb": "4"},
+    }
+    assert trainer["env"][-1] == {
+        "name": "MLFLOW_TRACKING_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "mlflow", "key": "password"}},
+    }  # fmt: skip
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu"
+    (node,) = made["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    template = node["template"]["spec"]["template"]
+    assert template["metadata"]["labels"] == {"cost-center": "nlp"}
+    assert [volume["name"] for volume in template["spec"]["volumes"]] == ["tuneline-shared", "models", "shared-memory"]
+    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert "accelerator" not in container["resources"]
+    assert container["resources"]["resourceMemoryRequest"] == "2Gi"
+    assert "nodeSelector" not in pod
+    assert {mount["mountPath"] for mount in pod["pvcMount"]} == {"/shared", "/models"}
+    (run,) = pod["fieldPathAsEnv"]
+    assert run == {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+
+
+def test_on_one_machine_the_train_step_keeps_its_gpus(tmp_path: Path) -> None:
+    container, pod = train_executor(tmp_path, PROFILE | {"trainjob": {"claim": "shared"}})
+    assert container["resources"]["accelerator"]["resourceCount"] == "2"
+    assert pod["nodeSelector"] == {"labels": {"gpu": "h200"}}
+
+
+def test_several_machines_need_a_profile_that_has_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^train\.distributed\.nodes: 2 given; more than one needs a --profile with"):
+        train_executor(tmp_path, PROFILE, "train.distributed.nodes=2")
+
+
+def test_a_laptop_refuses_several_machines_before_anything_runs(tmp_path: Path) -> None:
+    recipe = load_recipe(shipped()["quickstart"], ["train.distributed.nodes=2"])
+    state = State(tmp_path, "sqlite:///none", None)
+    with pytest.raises(InputError, match=r"^train\.distributed\.nodes: more than one given, and no cluster to take"):
+        run(recipe, state, lambda *_: None)
+    assert list(tmp_path.iterdir()) == []

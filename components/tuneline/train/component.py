@@ -21,6 +21,7 @@ def train(
     train_resume: bool,
     train_precision: str,
     train_seed: int,
+    train_distributed: dict,
 ):
     """Fine-tune the checkpoint."""
     from tuneline.train.train import train_step
@@ -40,4 +41,5 @@ def train(
         train_resume=train_resume,
         train_precision=train_precision,
         train_seed=train_seed,
+        train_distributed=train_distributed,
     )

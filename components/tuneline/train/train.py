@@ -1,14 +1,16 @@
 """train: PreparedData -> TrainedModel.
 
-Alone: `train(...)`. Several processes: torchrun -m tuneline.train DATA OUT CONFIG.json starts this in each.
+Alone: `train(...)`. Several processes: torchrun -m tuneline.train DATA OUT CONFIG.json starts this in each. The step
+chooses by train.distributed: this process, processes.py (several GPUs here), or trainjob.py (several machines).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,20 +25,15 @@ from tuneline.errors import InputError
 from tuneline.packing import PackedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
+from tuneline.train import processes, trainjob
 from tuneline.train.checkpoints import address, code_hash, open_checkpoints
 from tuneline.train.group import Group
 from tuneline.train.loop import Examples, Numbers, train_loop
 from tuneline.train.precision import uses_bf16
+from tuneline.train.record import Recorder
 
 # What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout of attention weights.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-
-
-class Recorder(Protocol):
-    """What training tells its numbers to (tracking.StepRun, or nothing)."""
-
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Record values at a step."""
 
 
 def train(
@@ -191,6 +188,8 @@ def _join() -> Group:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_device())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return Group(dist.get_rank(), size)
 
@@ -201,12 +200,19 @@ def _device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def _trainer(settings: TrainConfig) -> Callable[..., Numbers]:
+    """Where the training is done: on other machines, in several processes here, or in this one."""
+    if settings.distributed.nodes > 1:
+        return trainjob.fit
+    return processes.fit if settings.distributed.gpus_per_node > 1 else train
+
+
 def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
     """The KFP component's work: flat `model_*` and `train_*` parameters and prepared data in, a model out."""
     with step("train", parameters) as run:
         run.dataset(PreparedData.load(Path(data.path)))
         model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
-        metrics = train(Path(data.path), model, settings, Path(out.path), run)
+        metrics = _trainer(settings)(Path(data.path), model, settings, Path(out.path), run)
         run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
         for name, value in metrics.items():
             shown.log_metric(name, value)

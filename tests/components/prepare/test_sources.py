@@ -14,7 +14,8 @@ import pytest
 
 from tests.components.conftest import write_csv
 from tuneline.errors import InputError
-from tuneline.prepare.sources import READABLE, fingerprint, read, read_texts
+from tuneline.prepare.sources import fingerprint, read
+from tuneline.tables import READABLE, read_texts
 
 ROWS = [
     ('It\'s "good", truly', "pos"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,10 @@ from transformers import BertModel, GPT2Config, GPT2Model
 from tests.components.conftest import QUICK, model_config, prepare_rows
 from tests.conftest import reviews
 from tuneline.artifacts import Decision, PreparedData, read_json, sha256_file, write_json
-from tuneline.config import Recipe, TrainConfig
+from tuneline.config import Distributed, ModelConfig, Recipe, TrainConfig
 from tuneline.errors import InputError
 from tuneline.serve.model import Classifier
+from tuneline.train import processes
 from tuneline.train.train import load_network, train, train_step
 
 SHORT = TrainConfig(epochs=1, learning_rate=1e-3, batch_size=32)
@@ -35,6 +34,11 @@ class Heard:
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
         self.told.append((values, step))
+
+
+def losses(heard: Heard, kind: str) -> list[float]:
+    """A curve that was recorded."""
+    return [values[kind] for values, _ in heard.told if kind in values]
 
 
 def altered(checkpoint: Path, folder: Path, **changes: Any) -> Path:
@@ -186,28 +190,36 @@ def test_truncated_weights_are_refused_as_bad_input(tiny_checkpoint, tmp_path):
         load_network(str(folder), ["neg", "pos"])
 
 
-def test_two_processes_give_the_weights_of_one(tiny_checkpoint, tmp_path):
+def test_two_processes_give_the_curve_and_the_weights_of_one(tiny_checkpoint, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     checkpoint = altered(tiny_checkpoint, tmp_path / "no-dropout", hidden_dropout_prob=0.0)
     rows = reviews(80)
     data = prepare_rows(tmp_path, checkpoint, train=rows[:36], validation=rows[40:50], test=rows[50:60])
+    spread = Distributed(gpus_per_node=2)
     # Shares of 4 and 3, at the end 1 and 0; in bf16 the processes' rows would be rounded differently.
-    settings = TrainConfig(epochs=2, learning_rate=1e-3, batch_size=7, precision="fp32")
-    train(data, model_config(checkpoint), settings, tmp_path / "one")
-    sections = {"model": model_config(checkpoint).model_dump(), "train": settings.model_dump()}
-    write_json(tmp_path / "config.json", sections)
-    subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-            "tuneline.train", data, tmp_path / "two", tmp_path / "config.json",
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, check=True, timeout=120,
-    )  # fmt: skip
+    settings = TrainConfig(epochs=2, learning_rate=1e-3, batch_size=7, distributed=spread, precision="fp32")
+    alone, together = Heard(), Heard()
+    train(data, model_config(checkpoint), settings, tmp_path / "one", alone)
+    numbers = processes.fit(data, model_config(checkpoint), settings, tmp_path / "two", together)
+    for kind in ("loss", "validation_loss"):
+        assert losses(together, kind) == pytest.approx(losses(alone, kind), abs=1e-4)
+    assert len(losses(together, "loss")) == 12
+    assert numbers["validation_accuracy"] == losses(alone, "validation_accuracy")[-1]
+    assert "[train] 12/12 steps | loss" in capfd.readouterr().out
     assert {path.name for path in (tmp_path / "two").iterdir()} == OUTPUT
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     start = load_network(str(checkpoint), ["neg", "pos"]).state_dict()
     moved = max((one[name] - start[name]).abs().max().item() for name in one if name.startswith("bert."))
     apart = max((one[name] - two[name]).abs().max().item() for name in one)
     assert apart < 1e-4 < 1e-3 < moved
+
+
+@pytest.mark.slow
+def test_bad_input_that_several_processes_find_is_told_once(prepared, tmp_path):
+    settings = TrainConfig(epochs=1, distributed=Distributed(gpus_per_node=2))
+    with pytest.raises(InputError, match=r"^model\.name: \./none: no checkpoint there"):
+        processes.fit(prepared, ModelConfig(name="./none"), settings, tmp_path / "model")
 
 
 def test_a_wrong_command_line_is_told_how_to_start(capsys, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuneline_pipelines.predict import write
+from tuneline.serve.files import write
 
 
 def rows(*, fail: bool = False) -> Iterator[dict[str, Any]]:
