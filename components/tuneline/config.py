@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -204,11 +204,20 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
 
 def _keys(schema: type[Section], path: list[str]) -> list[str]:
     for part in path:
-        annotation = _field(schema, part)
-        if annotation is None or not issubclass(annotation, Section):
+        if part.isdigit():  # a place in a list, whose sections the part before has named
+            continue
+        found = _section_in(_field(schema, part))
+        if found is None:
             return []
-        schema = annotation
+        schema = found
     return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a key holds: itself, one of a list, or one that may be left out."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _field(schema: type[Section], key: str) -> Any:

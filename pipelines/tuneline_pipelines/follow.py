@@ -67,14 +67,13 @@ def _is_step(detail: Any) -> bool:
 
 
 def _step(detail: Any, by_node: dict[str, Any]) -> Step:
-    attempts = [below for below in _below(detail, by_node) if not below.child_tasks]
-    attempts = [below for below in attempts if (below.display_name or "").startswith("executor")]
+    attempts = list(_attempts(detail, by_node))
     attempts.sort(key=lambda below: (below.start_time is None, below.start_time or datetime.min))
     ran = [below for below in attempts if below.state != "SKIPPED"]
-    failed = [_error(below) for below in (detail, *attempts) if _error(below)]
+    errors = [_error(below) for below in (detail, *attempts) if _error(below)]
     return Step(
         name=detail.display_name, state=detail.state or "PENDING", started=_time(detail.start_time),
-        ended=_time(detail.end_time), error=failed[-1] if failed else "",
+        ended=_time(detail.end_time), error=errors[-1] if errors and detail.state == "FAILED" else "",
         pods=tuple(below.pod_name for below in ran) or ((detail.pod_name,) if detail.pod_name and not attempts else ()),
         reused=bool(attempts) and not ran,
     )  # fmt: skip
@@ -84,13 +83,13 @@ def _node(pod: str) -> str:
     return pod.rpartition("-")[2]
 
 
-def _below(detail: Any, by_node: dict[str, Any]) -> Iterator[Any]:
-    """What the engine started for a step, at any depth; the step that follows it in the graph is not among it."""
+def _attempts(detail: Any, by_node: dict[str, Any]) -> Iterator[Any]:
+    """The innermost executors below a step; what follows the step in the graph hangs below them too, and is not one."""
     for child in detail.child_tasks or []:
         below = by_node.get(_node(child.pod_name or ""))
         if below is not None and (below.display_name or "").startswith("executor"):
-            yield below
-            yield from _below(below, by_node)
+            inner = list(_attempts(below, by_node))
+            yield from inner or [below]
 
 
 def _error(detail: Any) -> str:
@@ -244,7 +243,10 @@ def _kubernetes_log(namespace: str, pod: str) -> str:
     from urllib3.exceptions import HTTPError
 
     try:
-        config.load_config()
+        try:
+            config.load_incluster_config()
+        except config.ConfigException:
+            config.load_kube_config()
         core: Any = client.CoreV1Api()
         return core.read_namespaced_pod_log(pod, namespace, container="main", _request_timeout=(10, 90))
     except config.ConfigException:

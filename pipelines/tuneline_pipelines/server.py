@@ -23,20 +23,20 @@ EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 
 
-def _plain_url(value: str) -> str:
+def _why_not(url: str) -> str:
+    """What is wrong with a URL; nothing where it will do. It is not repeated: it may hold a password."""
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(url)
     except ValueError:
         parts = urlsplit("")
     if not parts.hostname or parts.scheme not in ("http", "https"):
-        raise ValueError("not a URL; write http(s)://HOST[:PORT][/PATH]")
+        return "not a URL; write http(s)://HOST[:PORT][/PATH]"
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("a URL here carries no user, password, query or fragment; credentials belong under auth")
-    return value.rstrip("/")
+        return "carries a user, a password, a query or a fragment; a credential belongs under auth"
+    return ""
 
 
-# The error of a refused URL must not repeat it: it may hold a password.
-Url = Annotated[str, AfterValidator(_plain_url)]
+Url = Annotated[str, AfterValidator(lambda value: value.rstrip("/"))]
 
 
 class Auth(Section):
@@ -84,6 +84,13 @@ class Server(Section):
     """URL of MLflow's UI, for links."""
     mlflow_plugin: bool | None = None
     """Whether KFP's MLflow plugin is told the experiment; empty tells servers from 2.17 on, which know the field."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> Server:
+        for key in ("endpoint", "ui", "mlflow"):
+            if why := _why_not(getattr(self, key) or "http://none"):
+                raise ValueError(f"{key}: {why}")
+        return self
 
 
 def connect(server: Server) -> ApiClient:

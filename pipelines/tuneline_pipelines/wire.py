@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
 
 from kfp_server_api import ApiException
+from kfp_server_api.exceptions import OpenApiException
 from urllib3.exceptions import HTTPError, SSLError
 
 from tuneline.errors import InputError, without_credentials
@@ -79,6 +80,7 @@ class Wire:
         Raises:
             RemoteError: it is refused, or every attempt failed.
         """
+        problem: Exception | None = None
         for pause in (*PAUSES, None):
             try:
                 return self._ask(ask, *values, **more)
@@ -88,8 +90,8 @@ class Wire:
                 return there
             except _PassingError as error:
                 problem = error
-            if pause is not None:
-                self._wait(problem, pause)
+                if pause is not None:
+                    self._wait(error, pause)
             if found is not None and (there := found()) is not None:
                 return there
         raise UnreachableError(f"{self}: {problem}, {len(PAUSES) + 1} times; try again later")
@@ -112,8 +114,12 @@ class Wire:
             raise self._unsafe(str(error)) from None
         except (HTTPError, OSError) as error:
             raise _PassingError(f"no answer ({type(error).__name__})", None) from None
-        except (ValueError, AttributeError, LookupError):  # from reading an answer that has another form
-            raise self._other() from None
+        except OpenApiException:  # our own call has another form than the API: a bug, and shown as one
+            raise
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # From reading an answer of another form; or kfp_server_api stumbled over an error without a body.
+            known = error.__context__
+            raise (self._explained(known) if isinstance(known, ApiException) else self._other()) from None
         if not more.get("_preload_content", True):
             return answer
         if "json" not in (self.api.last_response.getheader("content-type") or ""):

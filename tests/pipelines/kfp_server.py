@@ -345,23 +345,25 @@ def nodes(steps: dict[str, str], attempts: dict[str, int]) -> list[Any]:
     listed = [
         _node("tuneline-finetune-x7k2p", "", "1", "RUNNING"),
         _node("root-driver", "dag-driver", "2", "SUCCEEDED"),
+        _node("root", "root", "3", "RUNNING", children=("100",)),
     ]
-    listed.append(_node("root", "root", "3", "RUNNING", children=("100",)))
     for place, (step, state) in enumerate(steps.items()):
-        base = (place + 1) * 100
-        following = [str(base + 100)] if place + 1 < len(steps) else []  # Argo lists what comes next as a child too
-        count = attempts.get(step, 1)
+        base, count = (place + 1) * 100, attempts.get(step, 1)
+        following = (str(base + 100),) if place + 1 < len(steps) else ()  # the next driver hangs on the last pod
         pods = [str(base + 10 + number) for number in range(count)]
-        listed.append(_node(f"{step}-driver", "container-driver", str(base), "SUCCEEDED", children=(str(base + 1),)))
-        listed.append(_node(step, "container-executor", str(base + 1), state, children=(str(base + 2), *following)))
+        listed += [
+            _node(f"{step}-driver", "container-driver", str(base), "SUCCEEDED", children=(str(base + 1),)),
+            _node(step, "container-executor", str(base + 1), state, children=(str(base + 2),)),
+        ]
         if count == 0:  # from the cache
-            listed.append(_node("executor", "container-impl", str(base + 2), "SKIPPED"))
+            listed.append(_node("executor", "container-impl", str(base + 2), "SKIPPED", children=following))
         else:
             listed.append(_node("executor", "retry-impl", str(base + 2), state, children=tuple(pods)))
         for number, pod in enumerate(pods):
             last = number == count - 1
             told = "OOMKilled (exit code 137)" if state == "FAILED" or not last else ""
-            listed.append(_node(f"executor({number})", "container-impl", pod, state if last else "FAILED", error=told))
+            below, own = (following, state) if last else ((), "FAILED")
+            listed.append(_node(f"executor({number})", "container-impl", pod, own, children=below, error=told))
     return listed
 
 
