@@ -195,7 +195,9 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
         return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         key = "data.train" if key == "data" else key
-        return f"{key}: not given, and required; set it in the recipe or on the command line as {key}=VALUE"
+        of_recipe = schema is Recipe or schema in SECTIONS.values()
+        how = f"; set it in the recipe or on the command line as {key}=VALUE" if of_recipe else ""
+        return f"{key}: not given, and required{how}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
         return f"{key}.{message}"

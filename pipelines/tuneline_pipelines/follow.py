@@ -248,7 +248,10 @@ def _kubernetes_log(namespace: str, pod: str) -> str:
         except config.ConfigException:
             config.load_kube_config()
         core: Any = client.CoreV1Api()
-        return core.read_namespaced_pod_log(pod, namespace, container="main", _request_timeout=(10, 90))
+        answer = core.read_namespaced_pod_log(
+            pod, namespace, container="main", _request_timeout=(10, 90), _preload_content=False
+        )  # unread, because the client would take a log that looks like JSON for such
+        return answer.data.decode("utf-8", errors="replace")
     except config.ConfigException:
         raise RemoteError("Kubernetes: this machine has no kubeconfig") from None
     except client.ApiException as error:

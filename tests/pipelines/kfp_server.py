@@ -47,7 +47,7 @@ class Fault:
         path: a regular expression for their whole path.
         status: the answer's; 0 breaks the connection.
         times: how many of them.
-        after: the request is carried out first; "late": it is carried out just before the next one of its path.
+        after: the request is carried out first; "late": it is carried out just before the next of its kind.
         headers: of the answer.
         body: of the answer, KFP's form of an error where there is none.
     """
@@ -104,7 +104,7 @@ class KfpServer:
         self.schedules: dict[str, Any] = {}
         self.attempts: dict[str, int] = {}
         self._looks: dict[str, list[Frame]] = {}
-        self._late: list[tuple[str, Callable[[], Any]]] = []
+        self._late: list[tuple[str, str, Callable[[], Any]]] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -134,16 +134,16 @@ class KfpServer:
             self.calls.append(call)
             self._login(call)
             run = self._route(call)
-            for path, action in [late for late in self._late if late[0] == call.path]:
-                self._late.remove((path, action))
-                action()
+            for late in [late for late in self._late if late[:2] == (call.method, call.path)]:
+                self._late.remove(late)
+                late[2]()
             fault = next((one for one in self.faults if one.method == call.method
                           and re.fullmatch(one.path, call.path) and one.times), None)  # fmt: skip
             if fault is None:
                 return 200, run(), {}
             fault.times -= 1
             if fault.after == "late":
-                self._late.append((call.path, run))
+                self._late.append((call.method, call.path, run))
             elif fault.after:
                 run()
             body = {"error": "told to fail", "code": 14, "message": "told to fail", "details": []}
@@ -390,6 +390,8 @@ def _handler(server: KfpServer) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1
 
         def log_message(self, *_: Any) -> None:
             pass

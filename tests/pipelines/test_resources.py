@@ -93,11 +93,34 @@ def test_every_step_gets_the_environment_and_credentials_by_name_only(documents:
     for executor in documents[0]["executors"].values():
         assert {entry["name"]: entry["value"] for entry in executor["container"]["env"]} == {
             "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+            "PIP_NO_INDEX": "1",
         }  # fmt: skip
     for executor in documents[1]["executors"].values():
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "mlflow"
         assert secret["keyToEnv"] == [{"secretKey": "password", "envVar": "MLFLOW_TRACKING_PASSWORD"}]
+
+
+def test_a_model_cache_serves_the_steps_that_fetch_and_secret_files_serve_all(tmp_path: Path) -> None:
+    profile = {
+        "model_cache": {"claim": "models", "mount_path": "/cache", "sub_path": "hub"},
+        "secret_files": [{"name": "corporate-ca", "mount_path": "/etc/ca"}],
+    }
+    compile_pipeline(tmp_path / "pipeline.yaml", None, load_profile(written(tmp_path, profile)))
+    pipeline, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for step in ("prepare", "train", "evaluate", "register"):
+        container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+        executor = executors[f"exec-{step}"]
+        (secret,) = executor["secretAsVolume"]
+        assert (secret["secretName"], secret["mountPath"]) == ("corporate-ca", "/etc/ca")
+        if step in ("prepare", "train"):
+            assert container["env"] == [{"name": "HF_HOME", "value": "/cache"}]
+            (mount,) = executor["pvcMount"]
+            assert (mount["mountPath"], mount["subPath"]) == ("/cache", "hub")
+        else:
+            assert "env" not in container
+            assert "pvcMount" not in executor
 
 
 def test_images_by_tag_are_told_and_images_by_digest_are_not(documents: Any, tmp_path: Path) -> None:
@@ -129,6 +152,15 @@ def test_a_profile_changes_no_parameter_of_the_pipeline(tmp_path: Path) -> None:
         ({"steps": {"register": {"cpu_request": "2", "cpu_limit": "500m"}}}, "profile.steps.register.cpu_request: '2'"),
         ({"steps": {"trian": {}}}, "profile.steps.trian: unknown key; did you mean train?"),
         ({"steps": {"train": {"gpu": 1}}}, "profile.steps.train.gpu: unknown key; "),
+        (
+            {"steps": {"train": {"accelerator": {"kind": "x"}}}},
+            "accelerator.kind: unknown key; allowed here: count, type",
+        ),
+        (
+            {"secrets": [{"name": "x", "keys": {"a": "B"}, "kyes": 1}]},
+            "secrets.0.kyes: unknown key; did you mean keys?",
+        ),
+        ({"server": {"namespace": "x"}}, "profile.server.endpoint: not given, and required"),
         ({"security": {"user": 0}}, "profile.security.user: 0 given"),
         ({"labels": {"team": "a b"}}, "profile.labels.team: 'a b' given"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"a": "B"}}]}, "profile.secrets.0.name: 'Bad_Name' given"),

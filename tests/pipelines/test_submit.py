@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from tuneline.config import Recipe, load_recipe
 from tuneline.errors import InputError
-from tuneline_pipelines import follow, wire
+from tuneline_pipelines import compile, follow, wire
 from tuneline_pipelines.cli import app
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.remote import Remote
@@ -39,6 +39,25 @@ AGAIN = [
     "GET healthz", "GET pipelines/names/tuneline-finetune", "GET pipelines/ID/versions", "GET experiments", "POST runs",
 ]  # fmt: skip
 TOKEN = "hunter2-token"
+
+
+COMPILED: dict[tuple[bool, str], tuple[bytes, list[str]]] = {}
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal pipelines are compiled once for all these tests; where the server is changes nothing in them."""
+
+    def write(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile) -> list[str]:
+        assert defaults == {}
+        key = pinned, profile.model_dump_json(exclude={"server"})
+        if key not in COMPILED:
+            notes = compile.write(out, defaults, pinned, profile)
+            COMPILED[key] = out.read_bytes(), notes
+        out.write_bytes(COMPILED[key][0])
+        return list(COMPILED[key][1])
+
+    monkeypatch.setattr("tuneline_pipelines.submit.write", write)
 
 
 @pytest.fixture
