@@ -111,15 +111,16 @@ def compile_(
     told.print(f"wrote {output}", markup=False)
 
 
-def _remote(profile: Path | None) -> Any:
-    """The profile's Kubeflow Pipelines."""
+def _cluster(path: Path | None) -> tuple[Any, Any]:
+    """A profile, and its Kubeflow Pipelines."""
     from tuneline_pipelines.remote import Remote
     from tuneline_pipelines.resources import load_profile
     from tuneline_pipelines.submit import server_of
 
-    if profile is None:
+    if path is None:
         raise InputError("--profile: not given; name the cluster's YAML file there, or in TUNELINE_PROFILE")
-    return Remote(server_of(load_profile(profile)), _note)
+    profile = load_profile(path)
+    return profile, Remote(server_of(profile), _note)
 
 
 def _note(text: str) -> None:
@@ -159,12 +160,14 @@ def submit(
     if wait and schedule:
         raise InputError("--wait: a schedule has no end; follow its runs with `tuneline runs --remote`")
     chosen = load(recipe, overrides or [])
-    remote = _remote(profile)
-    from tuneline_pipelines.resources import load_profile
+    cluster, remote = _cluster(profile)
     from tuneline_pipelines.show import show_submitted
     from tuneline_pipelines.submit import submit as start
 
-    started, notes = start(chosen, load_profile(Path(str(profile))), remote, schedule)
+    try:
+        started, notes = start(chosen, cluster, remote, schedule)
+    except KeyboardInterrupt:
+        _fail("interrupted; `tuneline runs --remote` tells whether the run was started", 130, as_json)
     for note in notes:
         _note(note)
     show_submitted(told, started)
@@ -193,10 +196,12 @@ def _await(remote: Any, run_id: str, cancel: bool) -> dict[str, Any]:
     result = outcome(run)
     if run is None:
         _note(f"the run goes on; tuneline cancel {run_id} stops it")
-    elif failed := next((step for step in result["steps"] if step["state"] == "FAILED"), None):
-        _note(f"the run failed in {failed['step']}; next: tuneline logs {run_id} --step {failed['step']}")
+        return result
+    failed = next((step["step"] for step in result["steps"] if step["state"] == "FAILED"), None)
+    if result["status"] == "failed" and failed:
+        _note(f"the run failed in {failed}; next: tuneline logs {run_id} --step {failed}")
     else:
-        _note(f"the run {result['status']}")
+        _note(": ".join(filter(None, (f"the run {result['status']}", result["error"]))))
     return result
 
 
@@ -221,8 +226,11 @@ def runs(
         from tuneline_pipelines.follow import summary
         from tuneline_pipelines.show import show_remote_runs
 
-        listed = [summary(run) for run in _remote(profile).runs(limit, name)]
-        print(json.dumps(listed)) if as_json else show_remote_runs(Console(), listed)
+        listed = [summary(run) for run in _cluster(profile)[1].runs(limit, name)]
+        if as_json:
+            print(json.dumps(listed))
+        else:
+            show_remote_runs(Console(), listed)
         return
     from tuneline.tracking import recent_runs
     from tuneline_pipelines.show import show_runs
@@ -251,7 +259,7 @@ def logs(
     """
     from tuneline_pipelines.follow import logs as logs_of
 
-    for name, attempt, text in logs_of(_remote(profile), run, step):
+    for name, attempt, text in logs_of(_cluster(profile)[1], run, step):
         _note(f"== {name}{f', attempt {attempt}' if attempt > 1 else ''}")
         print(text, end="" if text.endswith("\n") else "\n")
 
@@ -262,7 +270,7 @@ def cancel(
     run: Annotated[str, typer.Argument(help="A run of the cluster, by name or id.")], profile: PROFILE = None
 ) -> None:
     """Stop a cluster's run."""
-    remote = _remote(profile)
+    _, remote = _cluster(profile)
     found = remote.named(run)
     remote.cancel(found.run_id)
     _note(f"cancelling {found.display_name}")

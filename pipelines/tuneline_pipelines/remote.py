@@ -116,22 +116,34 @@ class Remote(Wire):
         return first
 
     def schedule(self, schedule: Any) -> tuple[Any, bool]:
-        """Make a recurring run (V2beta1RecurringRun), unless one of that name is there.
+        """Make a recurring run (V2beta1RecurringRun), unless one of that name is there; that one is enabled.
 
         Returns:
             It, and whether it was there before.
         """
 
         def there() -> Any:
-            answer = self.call(
-                self._schedules.recurring_run_service_list_recurring_runs, experiment_id=schedule.experiment_id,
-                filter=_where("name", schedule.display_name),
-            )  # fmt: skip
-            return next(iter(answer.recurring_runs or []), None)
+            named = (
+                old for old in self._scheduled(schedule.experiment_id) if old.display_name == schedule.display_name
+            )
+            return next(named, None)
 
-        if found := there():
-            return found, True
-        return self.call(self._schedules.recurring_run_service_create_recurring_run, schedule, found=there), False
+        found = there()
+        if found and found.status == "DISABLED":
+            self.call(self._schedules.recurring_run_service_enable_recurring_run, found.recurring_run_id)
+        made = found or self.call(self._schedules.recurring_run_service_create_recurring_run, schedule, found=there)
+        for other in self._scheduled(schedule.experiment_id):
+            if other.recurring_run_id != made.recurring_run_id and other.status == "ENABLED":
+                self.note(
+                    f"{other.display_name} is scheduled in this experiment too; disable it where this replaces it"
+                )
+        return made, found is not None
+
+    def _scheduled(self, experiment_id: str) -> list[Any]:
+        """The newest hundred recurring runs of an experiment."""
+        listed = self._schedules.recurring_run_service_list_recurring_runs
+        answer = self.call(listed, experiment_id=experiment_id, page_size=100, sort_by="created_at desc")
+        return answer.recurring_runs or []
 
     def run(self, run_id: str) -> Run:
         """A run with its tasks."""

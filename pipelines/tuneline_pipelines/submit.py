@@ -182,17 +182,35 @@ def submit(
     Raises:
         InputError: the recipe cannot be run, or the server refuses or does not answer.
     """
-    server = remote.server
     when = cron(schedule) if schedule else None
     notes = refuse_unseen(recipe, profile)
-    experiment = server.experiment or recipe.register_.name
+    experiment = remote.server.experiment or recipe.register_.name
     with tempfile.TemporaryDirectory() as folder:
         pipeline = compile_for(recipe, profile, Path(folder), scheduled=bool(when))
-        health = remote.health()
-        if health.get("multi_user") and not server.namespace:
-            raise InputError("profile.server.namespace: not given; this server serves several, name yours")
-        parent = remote.pipeline(pipeline.name)
-        version, known = remote.version(parent.pipeline_id, pipeline.version, pipeline.file)
+        shared, known = _place(remote, pipeline, experiment)
+    reused = [f"pipeline version {pipeline.version}"] if known else []
+    if when:
+        started, there = _schedule(remote, pipeline, experiment, when, shared)
+        reused += [f"recurring run {started.display_name}"] if there else []
+        place, number = "recurringrun", started.recurring_run_id
+    else:
+        started = remote.create_run(V2beta1Run(display_name=_run_name(experiment), **shared))
+        place, number = "runs", started.run_id
+    links = _links(remote.server, place, number, experiment, started)
+    return Submitted(number, started.display_name, experiment, pipeline.version, reused, links), notes + pipeline.notes
+
+
+def _place(remote: Remote, pipeline: Pipeline, experiment: str) -> tuple[dict[str, Any], bool]:
+    """Bring the pipeline's version and the experiment to the server.
+
+    Returns:
+        What a run and a recurring run have in common, and whether the version was there before.
+    """
+    server, health = remote.server, remote.health()
+    if health.get("multi_user") and not server.namespace:
+        raise InputError("profile.server.namespace: not given; this server serves several, name yours")
+    parent = remote.pipeline(pipeline.name)
+    version, known = remote.version(parent.pipeline_id, pipeline.version, pipeline.file)
     shared: dict[str, Any] = {
         "experiment_id": remote.experiment(experiment).experiment_id,
         "pipeline_version_reference": V2beta1PipelineVersionReference(
@@ -203,16 +221,7 @@ def submit(
     }
     if tells_plugin(server, health):
         shared["plugins_input"] = {"mlflow": {"experiment_name": experiment}}
-    reused = [f"pipeline version {pipeline.version}"] if known else []
-    if when:
-        started, there = _schedule(remote, pipeline, experiment, when, shared)
-        reused += [f"recurring run {started.display_name}"] if there else []
-        place, number = "recurringrun", started.recurring_run_id
-    else:
-        started = remote.create_run(V2beta1Run(display_name=_run_name(experiment), **shared))
-        place, number = "runs", started.run_id
-    links = _links(server, place, number, experiment, started)
-    return Submitted(number, started.display_name, experiment, pipeline.version, reused, links), notes + pipeline.notes
+    return shared, known
 
 
 def tells_plugin(server: Server, health: dict[str, Any]) -> bool:

@@ -170,6 +170,7 @@ class KfpServer:
             ("POST", r"/apis/v2beta1/runs/([^/:]+):terminate", self._terminate),
             ("POST", r"/apis/v2beta1/recurringruns", self._create_schedule),
             ("GET", r"/apis/v2beta1/recurringruns", self._list_schedules),
+            ("POST", r"/apis/v2beta1/recurringruns/([^/:]+):enable", self._enable_schedule),
             ("GET", r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", self._api_log),
             ("GET", r"/k8s/pod/logs", self._ui_log),
             ("GET", r"/api/v1/namespaces/([^/]+)/pods/([^/]+)/log", self._kubernetes_log),
@@ -311,6 +312,12 @@ class KfpServer:
     def _list_schedules(self, call: Call) -> Any:
         rows = [one for one in self.schedules.values() if one.experiment_id == call.query.get("experiment_id")]
         return _listed("recurringRuns", selected(rows, call.query))
+
+    def _enable_schedule(self, _call: Call, schedule: str) -> Any:
+        if schedule not in self.schedules:
+            raise RefusedError(f"Recurring run {schedule} not found", 404)
+        self.schedules[schedule].status = "ENABLED"
+        return {}
 
     def _log(self, way: str, pod: str) -> str:
         if way not in self.log_ways or pod not in self.logs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -217,6 +218,14 @@ def test_a_schedule_is_made_once_unpinned_and_does_not_catch_up(
     assert not spec.root.dag.tasks["prepare"].caching_options.enable_cache
     assert started.links["kubeflow"] == f"{server.url}/#/recurringrun/details/{started.id}"
     assert session.submit(recipe, "0 4 * * 1").id != started.id
+    assert session.notes == [f"{started.name} is scheduled in this experiment too; disable it if this replaces it"]
+
+
+def test_a_schedule_that_was_disabled_is_enabled_again(server: KfpServer, session: Session, recipe: Recipe) -> None:
+    started = session.submit(recipe, "@daily")
+    server.schedules[started.id].status = "DISABLED"
+    assert session.submit(recipe, "@daily").id == started.id
+    assert server.schedules[started.id].status == "ENABLED"
 
 
 @pytest.mark.parametrize(
@@ -658,6 +667,32 @@ def test_an_interrupted_wait_cancels_only_where_it_is_asked_to(
     (run,) = server.runs.values()
     assert (run.state, json.loads(out)["status"]) == (("CANCELED", "cancelled") if flags else ("RUNNING", "running"))
     assert ("the run goes on; tuneline cancel" in told) == (not flags)
+
+
+def test_on_a_terminal_an_interrupted_wait_asks_whether_to_cancel(server: KfpServer, tmp_path: Path) -> None:
+    server.frames = [("RUNNING", {"prepare": "RUNNING"})]
+    code = "from tuneline_pipelines import cli, follow; follow.EVERY = 0.05; cli.main()"
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "submit", "--wait", "--profile", str(profile_of(server, tmp_path))],
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    read_until(ours, b"prepare   running")
+    process.send_signal(signal.SIGINT)
+    read_until(ours, b"cancel the run on the cluster? [y/N]:")
+    os.write(ours, b"y\n")
+    read_until(ours, b"the run cancelled")
+    assert process.wait(timeout=20) == 130
+    os.close(ours)
+    assert [run.state for run in server.runs.values()] == ["CANCELED"]
+
+
+def read_until(terminal: int, words: bytes) -> None:
+    """Read a terminal until the words appear; its closing before them fails."""
+    seen = b""
+    while words not in seen:
+        seen += os.read(terminal, 4096)
 
 
 def test_cancel_stops_a_run_by_name_or_by_id(server: KfpServer, tuneline: Command) -> None:
