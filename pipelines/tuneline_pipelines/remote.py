@@ -134,9 +134,7 @@ class Remote(Wire):
         made = found or self.call(self._schedules.recurring_run_service_create_recurring_run, schedule, found=there)
         for other in self._scheduled(schedule.experiment_id):
             if other.recurring_run_id != made.recurring_run_id and other.status == "ENABLED":
-                self.note(
-                    f"{other.display_name} is scheduled in this experiment too; disable it where this replaces it"
-                )
+                self.note(f"{other.display_name} is scheduled in this experiment too; disable it if this replaces it")
         return made, found is not None
 
     def _scheduled(self, experiment_id: str) -> list[Any]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kfp
+import kfp_server_api
 import pytest
 import yaml
 from tests.pipelines.kfp_checks import RefusedError, arguments, pipeline_spec, strict
@@ -548,6 +550,22 @@ def test_the_stand_in_refuses_arguments_that_the_pipeline_does_not_take(
         arguments(spec, {**recipe.flat(), **change})
     with pytest.raises(RefusedError, match="Missing required input parameter: data_train"):
         arguments(spec, {})
+
+
+def test_kfp_s_own_client_takes_the_stand_in_for_a_server(server: KfpServer, session: Session, recipe: Recipe) -> None:
+    started = session.submit(recipe)
+    with pytest.warns(FutureWarning, match="This client only works with Kubeflow Pipeline v2"):
+        client = kfp.Client(host=server.url)
+    (version,) = server.versions.values()
+    run = client.run_pipeline(
+        server.runs[started.id].experiment_id, "by KFP's client", pipeline_id=version.pipeline_id,
+        version_id=version.pipeline_version_id, params=recipe.flat(),
+    )  # fmt: skip
+    assert client.wait_for_run_completion(run.run_id, timeout=30, sleep_duration=0).state == "SUCCEEDED"
+    assert [found.run_id for found in client.list_runs(sort_by="created_at desc").runs] == [run.run_id, started.id]
+    with pytest.raises(kfp_server_api.ApiException, match="Unrecognized input parameter: speed"):
+        client.run_pipeline(run.experiment_id, "x", pipeline_id=version.pipeline_id,
+                            version_id=version.pipeline_version_id, params={"speed": 1})  # fmt: skip
 
 
 @pytest.mark.parametrize("content", [b"{", b"hello: 1", b"root: {dagger: 1}", b"{}"])
