@@ -102,7 +102,7 @@ def _time(value: datetime | None) -> datetime | None:
 
 
 def follow(remote: Remote, run_id: str, tell: Tell) -> Run:
-    """Wait for a run's end, and tell of every step whose state changes.
+    """Wait for a run's end, and tell of every change: of the run, of a step, of its attempts.
 
     Raises:
         RemoteError: the server refuses, or does not answer for PATIENCE seconds.
@@ -117,10 +117,13 @@ def follow(remote: Remote, run_id: str, tell: Tell) -> Run:
                 raise
             continue
         heard = time.monotonic()
-        for step in steps(run):
-            if told.get(step.name) != step.state:
-                told[step.name] = step.state
-                tell(step.name, 0, 0, _told(step))
+        lines = {step.name: _told(step) for step in steps(run)}
+        if run.state not in FINAL:
+            lines = {"run": (run.state or "PENDING").lower(), **lines}
+        for name, line in lines.items():
+            if told.get(name) != line:
+                told[name] = line
+                tell(name, 0, 0, line)
         if run.state in FINAL:
             return run
         remote.pause(EVERY)
@@ -212,8 +215,9 @@ def _seconds(started: datetime | None, ended: datetime | None) -> float | None:
 def _told(step: Step) -> str:
     if step.reused:
         return "reused from an earlier run with the same input"
+    attempt = f", attempt {len(step.pods)}" if len(step.pods) > 1 else ""
     seconds = f" after {step.seconds:.0f} s" if step.seconds is not None else ""
-    return f"{step.state.lower()}{seconds}{f': {step.error}' if step.error else ''}"
+    return f"{step.state.lower()}{attempt}{seconds}{f': {step.error}' if step.error else ''}"
 
 
 def log(remote: Remote, run: Run, pod: str) -> str:

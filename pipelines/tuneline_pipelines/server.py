@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -104,11 +105,24 @@ def connect(server: Server) -> ApiClient:
     settings: Any = Configuration(host=server.endpoint)
     settings.retries = False  # retried where it is known whether a request may be sent twice
     settings.ssl_ca_cert = _existing(server.ssl_ca_cert) if server.ssl_ca_cert else None
+    _use_proxy(settings, urlsplit(server.endpoint))
     if server.auth.token_env or server.auth.token_file:
         settings.api_key_prefix["authorization"] = "Bearer"
         settings.api_key["authorization"] = _credential(server.auth)
         settings.refresh_api_key_hook = lambda now: now.api_key.update(authorization=_credential(server.auth))
     return ApiClient(settings, cookie=_credential(server.auth) if server.auth.cookie_env else None)
+
+
+def _use_proxy(settings: Any, endpoint: SplitResult) -> None:
+    """Go through the proxy that HTTPS_PROXY or HTTP_PROXY names, unless NO_PROXY names the host."""
+    from urllib3 import make_headers
+
+    proxy = urlsplit(getproxies().get(endpoint.scheme, ""))
+    if proxy.hostname and not proxy_bypass(endpoint.netloc):
+        settings.proxy = f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}"
+        if proxy.username:
+            login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+            settings.proxy_headers = make_headers(proxy_basic_auth=login)
 
 
 def _existing(path: str) -> str:

@@ -175,6 +175,14 @@ def test_what_no_cluster_takes_is_refused_and_a_secret_is_not_repeated(tmp_path:
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_documentation_s_example_is_a_profile(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    example = page.split("```yaml\n# cluster.yaml\n")[1].split("```")[0]
+    profile = load_profile(written(tmp_path, example))
+    assert profile.server and profile.server.auth.token_env == "KFP_TOKEN"
+    compile_pipeline(tmp_path / "pipeline.yaml", None, profile)
+
+
 def test_a_missing_profile_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--profile: .*cannot be read"):
         load_profile(tmp_path / "none.yaml")

@@ -21,7 +21,7 @@ import kfp_server_api
 import pytest
 import yaml
 from tests.pipelines.kfp_checks import RefusedError, arguments, pipeline_spec, strict
-from tests.pipelines.kfp_server import Fault, KfpServer, pod_of
+from tests.pipelines.kfp_server import STEPS, Fault, KfpServer, pod_of
 from typer.testing import CliRunner, Result
 
 from tuneline.config import Recipe, load_recipe
@@ -61,6 +61,7 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return list(COMPILED[key][1])
 
     monkeypatch.setattr("tuneline_pipelines.submit.write", write)
+    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture
@@ -484,6 +485,20 @@ def test_nothing_listening_is_told_with_the_endpoint(tmp_path: Path, recipe: Rec
     assert told == f"Kubeflow Pipelines at {gone.url}: no answer (NewConnectionError), 7 times; try again later"
 
 
+def test_the_environment_s_proxy_is_heeded(server: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url.replace("//", "//me:hunter2@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    session = Session(server, tmp_path, endpoint="http://kfp.invalid/pipeline")
+    with pytest.raises(RemoteError, match="Not Found"):
+        session.remote.health()
+    assert (server.calls[0].path, server.calls[0].headers["host"]) == ("/pipeline/apis/v2beta1/healthz", "kfp.invalid")
+    assert server.calls[0].headers["proxy-authorization"] == "Basic bWU6aHVudGVyMg=="
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert Session(server, tmp_path).remote.health()["multi_user"] is False
+    assert "proxy-authorization" not in server.calls[1].headers
+
+
 def test_tls_that_is_not_trusted_is_told_at_once(server: KfpServer, tmp_path: Path, recipe: Recipe) -> None:
     session = Session(server, tmp_path, endpoint=server.url.replace("http:", "https:"))
     told = refusal(session, recipe)
@@ -619,11 +634,10 @@ def test_submit_tells_links_and_json_gives_one_object(server: KfpServer, tunelin
 
 def test_wait_tells_each_step_s_states_once_and_succeeds(server: KfpServer, tuneline: Command) -> None:
     done = tuneline("submit", "register.name=topics", "--wait", "--json")
-    told = [line for line in done.stderr.splitlines() if line.startswith(("prepare", "train", "evaluate", "register "))]
-    assert told == [
-        "prepare   running", "prepare   succeeded after 60 s", "train     running", "train     succeeded after 60 s",
-        "evaluate  running", "evaluate  succeeded after 60 s", "register  running", "register  succeeded after 60 s",
-    ]  # fmt: skip
+    told = done.stderr.splitlines()
+    steps = [f"{step:9} {state}" for step in STEPS for state in ("running", "succeeded after 60 s")]
+    followed = told[told.index("run       pending") :]
+    assert followed == ["run       pending", "run       running", *steps, "the run succeeded"]
     result = json.loads(done.stdout)
     assert (result["status"], result["state"], result["seconds"]) == ("succeeded", "SUCCEEDED", 300)
     assert [step["step"] for step in result["steps"]] == ["prepare", "train", "evaluate", "register"]
@@ -638,7 +652,8 @@ def test_wait_ends_with_status_1_and_the_step_that_failed(server: KfpServer, tun
     done = tuneline("submit", "--wait", status=1)
     (run,) = server.runs
     assert "prepare   reused from an earlier run with the same input" in done.stderr
-    assert "train     failed after 60 s: OOMKilled (exit code 137)" in done.stderr
+    assert "train     running, attempt 3" in done.stderr
+    assert "train     failed, attempt 3 after 60 s: OOMKilled (exit code 137)" in done.stderr
     assert f"the run failed in train; next: tuneline logs {run} --step train" in done.stderr
 
 
