@@ -270,8 +270,12 @@ def cancel(
     run: Annotated[str, typer.Argument(help="A run of the cluster, by name or id.")], profile: PROFILE = None
 ) -> None:
     """Stop a cluster's run."""
+    from tuneline_pipelines.follow import FINAL
+
     _, remote = _cluster(profile)
     found = remote.named(run)
+    if found.state in FINAL:
+        raise InputError(f"{run}: has ended already ({found.state.lower()})")
     remote.cancel(found.run_id)
     _note(f"cancelling {found.display_name}")
 

@@ -104,10 +104,10 @@ def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
 def show_submitted(console: Console, started: Submitted) -> None:
     """What was started, where it is to be seen, and how to follow it."""
     for what in started.reused:
-        console.print(f"reused    {what}", markup=False, soft_wrap=True)
-    rows = {"run": started.name, "id": started.id, "version": started.version, **started.links}
-    for key, value in rows.items():
-        console.print(f"{key:9} {value}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"reused     {what}", markup=False, soft_wrap=True)
+    rows = {"run": started.name, "id": started.id, "experiment": started.experiment, "version": started.version}
+    for key, value in {**rows, **started.links}.items():
+        console.print(f"{key:10} {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_remote_runs(console: Console, found: list[dict[str, Any]]) -> None:

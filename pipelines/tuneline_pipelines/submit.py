@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from kfp_server_api import (
@@ -255,7 +256,8 @@ def _links(server: Server, place: str, number: str, experiment: str, started: An
     if url := _plugin_url(getattr(started, "plugins_output", None)):
         links["mlflow"] = url
     elif server.mlflow:
-        links["mlflow"] = f"{server.mlflow}/#/experiments (experiment {experiment})"
+        # By name: its number is MLflow's to know, and this machine may not reach MLflow. The page narrows its list.
+        links["mlflow"] = f"{server.mlflow}/#/experiments?experimentSearchFilter={quote(experiment)}"
     return links
 
 

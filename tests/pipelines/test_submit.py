@@ -174,7 +174,7 @@ def test_service_account_pipeline_root_and_experiment_come_from_the_profile(
     assert body_of(server, "experiments") == {"display_name": "nightly"}
     assert run["plugins_input"] == {"mlflow": {"experiment_name": "nightly"}}
     assert started.links["kubeflow"].startswith("https://kubeflow.example.com/_/pipeline/#/runs/details/")
-    assert started.links["mlflow"] == "https://mlflow.example.com/#/experiments (experiment nightly)"
+    assert started.links["mlflow"] == "https://mlflow.example.com/#/experiments?experimentSearchFilter=nightly"
 
 
 def test_several_namespaces_are_served_each_its_own(server: KfpServer, tmp_path: Path, recipe: Recipe) -> None:
@@ -628,7 +628,7 @@ def test_submit_tells_links_and_json_gives_one_object(server: KfpServer, tunelin
     result = json.loads(done.stdout)
     (run,) = server.runs.values()
     assert (result["status"], result["id"], result["name"]) == ("submitted", run.run_id, run.display_name)
-    assert f"kubeflow  {server.url}/#/runs/details/{run.run_id}" in done.stderr
+    assert f"kubeflow   {server.url}/#/runs/details/{run.run_id}" in done.stderr
     assert json.loads(tuneline("submit", "--schedule", "@daily", "--json").stdout)["status"] == "scheduled"
 
 
@@ -676,7 +676,7 @@ def test_wait_gives_up_where_the_server_stays_away_and_says_so(
     server.faults = [Fault("GET", r".*/runs/[^/]+", 503, times=99)]
     done = tuneline("submit", "--wait", status=2)
     assert "error: Kubeflow Pipelines at" in done.stderr
-    assert "kubeflow  http" in done.stderr
+    assert "kubeflow   http" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -735,6 +735,7 @@ def test_cancel_stops_a_run_by_name_or_by_id(server: KfpServer, tuneline: Comman
         tuneline("cancel", (run.run_id, run.display_name)[place])
         assert run.state == "CANCELING"
     assert "error: Kubeflow Pipelines at" in tuneline("cancel", "nothing", status=2).stderr
+    assert "has ended already (succeeded)" in tuneline("cancel", finished(server, tuneline), status=2).stderr
 
 
 def test_remote_runs_are_listed_the_newest_first_over_pages(server: KfpServer, tuneline: Command) -> None:
