@@ -68,7 +68,7 @@ def _is_step(detail: Any) -> bool:
 
 def _step(detail: Any, by_node: dict[str, Any]) -> Step:
     attempts = list(_attempts(detail, by_node))
-    attempts.sort(key=lambda below: (below.start_time is None, below.start_time or datetime.min))
+    attempts.sort(key=lambda below: (_time(below.start_time) is None, below.start_time or datetime.min))
     ran = [below for below in attempts if below.state != "SKIPPED"]
     errors = [_error(below) for below in (detail, *attempts) if _error(below)]
     return Step(
