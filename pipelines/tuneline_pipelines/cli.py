@@ -173,7 +173,10 @@ def submit(
     show_submitted(told, started)
     result = started.summary()
     if wait:
-        result |= _await(remote, started.id, cancel_on_interrupt)
+        try:
+            result |= _await(remote, started.id, cancel_on_interrupt)
+        except InputError as error:
+            raise InputError(f"{error}; the run {started.id} goes on") from None
     if as_json:
         print(json.dumps(result))
     raise typer.Exit(EXIT.get(result["status"], 1) if wait else 0)

@@ -242,7 +242,9 @@ def _schedule(
     remote: Remote, pipeline: Pipeline, experiment: str, when: str, shared: dict[str, Any]
 ) -> tuple[Any, bool]:
     """A recurring run named by all that it does, so that the same schedule submitted twice trains once."""
-    told = yaml.safe_dump([pipeline.version, pipeline.arguments, when]).encode()
+    server = remote.server
+    all_of_it = [pipeline.version, pipeline.arguments, when, server.service_account, server.pipeline_root]
+    told = yaml.safe_dump(all_of_it).encode()
     return remote.schedule(
         V2beta1RecurringRun(
             display_name=f"{experiment}-{hashlib.sha256(told).hexdigest()[:10]}", mode="ENABLE", no_catchup=True,

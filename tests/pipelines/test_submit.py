@@ -143,6 +143,13 @@ def test_a_schedule_is_made_once_unpinned_and_does_not_catch_up(
     assert session.notes == [f"{started.name} is scheduled in this experiment too; disable it if this replaces it"]
 
 
+def test_a_schedule_under_another_account_is_another_schedule(
+    server: KfpServer, session: Session, tmp_path: Path, recipe: Recipe
+) -> None:
+    started = session.submit(recipe, "@daily")
+    assert Session(server, tmp_path, service_account="trainer").submit(recipe, "@daily").id != started.id
+
+
 def test_a_schedule_that_was_disabled_is_enabled_again(server: KfpServer, session: Session, recipe: Recipe) -> None:
     started = session.submit(recipe, "@daily")
     server.schedules[started.id].status = "DISABLED"

@@ -71,7 +71,9 @@ def test_wait_gives_up_where_the_server_stays_away_and_says_so(
     monkeypatch.setattr(follow, "PATIENCE", 0.0)
     server.faults = [Fault("GET", r".*/runs/[^/]+", 503, times=99)]
     done = tuneline("submit", "--wait", status=2)
+    (run,) = server.runs
     assert "error: Kubeflow Pipelines at" in done.stderr
+    assert f"try again later; the run {run} goes on" in done.stderr
     assert "kubeflow   http" in done.stderr
 
 
