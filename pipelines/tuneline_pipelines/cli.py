@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -23,6 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 told = Console(stderr=True)
+EXIT = {"succeeded": 0, "failed": 1, "cancelled": 130, "running": 130}
+"""The exit status of `submit --wait`, by the run's result."""
+PROFILE = Annotated[
+    Path | None, typer.Option("--profile", envvar="TUNELINE_PROFILE", help="The cluster: a YAML file.", dir_okay=False)
+]
 JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
 
@@ -170,14 +176,130 @@ def compile_(
     told.print(f"wrote {output}", markup=False)
 
 
+def _cluster(path: Path | None) -> tuple[Any, Any]:
+    """A profile, and its Kubeflow Pipelines."""
+    from tuneline_pipelines.remote import Remote
+    from tuneline_pipelines.resources import load_profile
+    from tuneline_pipelines.submit import server_of
+
+    if path is None:
+        raise InputError("--profile: not given; name the cluster's YAML file there, or in TUNELINE_PROFILE")
+    profile = load_profile(path)
+    return profile, Remote(server_of(profile), _note)
+
+
+def _note(text: str) -> None:
+    told.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+@verb
+def submit(
+    recipe: Annotated[str, typer.Argument(help="A recipe that ships, or a YAML file.")] = "quickstart",
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
+    profile: PROFILE = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; its result is the exit status.")] = False,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="CRON", help="Run again and again: 'MIN HOUR DAY MONTH WEEKDAY'.")
+    ] = None,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="With --wait: Ctrl-C or SIGTERM cancels the run, unasked.")
+    ] = False,
+    as_json: JSON = False,
+) -> None:
+    """Run the pipeline on a cluster.
+
+    \b
+    tuneline submit topics.yaml train.epochs=5 --profile cluster.yaml
+    tuneline submit topics.yaml --profile cluster.yaml --wait
+    tuneline submit topics.yaml --profile cluster.yaml --schedule '0 3 * * 1'
+
+    \b
+    With --wait the exit status is the run's result: 0 succeeded, 1 failed,
+    130 cancelled or left running. 2 means bad input, or a server that refuses
+    or does not answer. Ctrl-C asks whether to cancel the run; without a
+    terminal, and without --cancel-on-interrupt, the run goes on.
+    """
+    from tuneline_pipelines.recipes import load
+
+    if wait and schedule:
+        raise InputError("--wait: a schedule has no end; follow its runs with `tuneline runs --remote`")
+    chosen = load(recipe, overrides or [])
+    cluster, remote = _cluster(profile)
+    from tuneline_pipelines.show import show_submitted
+    from tuneline_pipelines.submit import submit as start
+
+    try:
+        started, notes = start(chosen, cluster, remote, schedule)
+    except KeyboardInterrupt:
+        _fail("interrupted; `tuneline runs --remote` tells whether the run was started", 130, as_json)
+    for note in notes:
+        _note(note)
+    show_submitted(told, started)
+    result = started.summary()
+    if wait:
+        try:
+            result |= _await(remote, started.id, cancel_on_interrupt)
+        except InputError as error:
+            raise InputError(f"{error}; the run {started.id} goes on") from None
+    if as_json:
+        print(json.dumps(result))
+    raise typer.Exit(EXIT.get(result["status"], 1) if wait else 0)
+
+
+def _await(remote: Any, run_id: str, cancel: bool) -> dict[str, Any]:
+    """Follow a run to its end and tell how it ended; SIGTERM, by which CI stops a job, is taken as Ctrl-C is."""
+    from tuneline_pipelines.follow import follow_or_cancel, outcome
+
+    def asked() -> bool:
+        if cancel or not (sys.stdin.isatty() and told.is_terminal):
+            return cancel
+        try:
+            return typer.confirm("\ncancel the run on the cluster?", err=True)
+        except typer.Abort:
+            return False
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run = follow_or_cancel(remote, run_id, lambda step, _done, _total, note: _note(f"{step:9} {note}"), asked)
+    result = outcome(run)
+    if run is None:
+        _note(f"the run goes on; tuneline cancel {run_id} stops it")
+        return result
+    failed = next((step["step"] for step in result["steps"] if step["state"] == "FAILED"), None)
+    if result["status"] == "failed" and failed:
+        _note(f"the run failed in {failed}; next: tuneline logs {run_id} --step {failed}")
+    else:
+        _note(": ".join(filter(None, (f"the run {result['status']}", result["error"]))))
+    return result
+
+
 @app.command()
 @verb
 def runs(
     name: Annotated[str | None, typer.Argument(help="Only this experiment.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Those of the profile's cluster, as Kubeflow has them.")
+    ] = False,
+    profile: PROFILE = None,
     as_json: JSON = False,
 ) -> None:
-    """Compare pipeline runs in a table."""
+    """Compare pipeline runs in a table.
+
+    \b
+    tuneline runs
+    tuneline runs topics --remote --profile cluster.yaml
+    """
+    if remote:
+        from tuneline_pipelines.follow import summary
+        from tuneline_pipelines.show import show_remote_runs
+
+        listed = [summary(run) for run in _cluster(profile)[1].runs(limit, name)]
+        if as_json:
+            print(json.dumps(listed))
+        else:
+            show_remote_runs(Console(), listed)
+        return
     from tuneline.tracking import recent_runs
     from tuneline_pipelines.show import show_runs
     from tuneline_pipelines.state import close_abandoned, open_state
@@ -188,6 +310,42 @@ def runs(
         print(json.dumps(found))
     else:
         show_runs(Console(), found)
+
+
+@app.command()
+@verb
+def logs(
+    run: Annotated[str, typer.Argument(help="A run of the cluster, by name or id.")],
+    step: Annotated[str | None, typer.Option(help="Only this step, such as train; else every step that ran.")] = None,
+    profile: PROFILE = None,
+) -> None:
+    """Print what the steps of a cluster's run printed.
+
+    \b
+    tuneline logs topics-20261124-093000-1f2e3d --profile cluster.yaml
+    tuneline logs topics-20261124-093000-1f2e3d --step train --profile cluster.yaml > train.log
+    """
+    from tuneline_pipelines.follow import logs as logs_of
+
+    for name, attempt, text in logs_of(_cluster(profile)[1], run, step):
+        _note(f"== {name}{f', attempt {attempt}' if attempt > 1 else ''}")
+        print(text, end="" if text.endswith("\n") else "\n")
+
+
+@app.command()
+@verb
+def cancel(
+    run: Annotated[str, typer.Argument(help="A run of the cluster, by name or id.")], profile: PROFILE = None
+) -> None:
+    """Stop a cluster's run."""
+    from tuneline_pipelines.follow import FINAL
+
+    _, remote = _cluster(profile)
+    found = remote.named(run)
+    if found.state in FINAL:
+        raise InputError(f"{run}: has ended already ({found.state.lower()})")
+    remote.cancel(found.run_id)
+    _note(f"cancelling {found.display_name}")
 
 
 @app.command()

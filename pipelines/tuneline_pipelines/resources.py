@@ -17,14 +17,13 @@ from tuneline.config import Section, validate
 from tuneline.errors import InputError, without_credentials
 from tuneline.tracking import KFP_RUN
 from tuneline_pipelines import trainjob
+from tuneline_pipelines.server import EnvName, ObjectName, Server
 
 _SECRET_LIKE = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY", re.IGNORECASE)
 
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
 LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
 
 
@@ -68,6 +67,15 @@ class SecretEnv(Section):
     """The Secret's name, in the namespace of the run."""
     keys: dict[str, EnvName] = Field(min_length=1)
     """The Secret's key -> the environment variable."""
+
+
+class SecretFiles(Section):
+    """A Kubernetes Secret whose keys become files, such as a private certificate authority."""
+
+    name: ObjectName
+    """The Secret's name, in the namespace of the run."""
+    mount_path: MountPath
+    """The folder in which each key is a file."""
 
 
 class StepProfile(Section):
@@ -159,6 +167,8 @@ class Steps(Section):
 class Profile(Section):
     """One cluster."""
 
+    server: Server | None = None
+    """Its Kubeflow Pipelines; needed to submit."""
     images: Images = Images()
     """Where the images are."""
     security: Security = Security()
@@ -167,12 +177,16 @@ class Profile(Section):
     """Plain environment variables of every step, such as MLFLOW_TRACKING_URI; no secrets."""
     secrets: list[SecretEnv] = Field(default_factory=list)
     """Secrets whose keys become environment variables of every step."""
+    secret_files: list[SecretFiles] = Field(default_factory=list)
+    """Secrets whose keys become files of every step."""
+    model_cache: Volume | None = None
+    """A claim that keeps what prepare and train fetch from the hub (HF_HOME), so that it is fetched once."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Pod labels of every step, for cost and ownership."""
     queue: LabelValue | None = None
     """Kueue's local queue."""
     air_gapped: bool = False
-    """The hub is out of reach: checkpoints and data come from volumes and packages, and nothing asks for the hub."""
+    """No hub and no package index in reach: checkpoints and data come from volumes and packages, and nothing asks."""
     steps: Steps = Steps()
     """Resources, placement and volumes of each step."""
     trainjob: TrainJob | None = None
@@ -181,7 +195,8 @@ class Profile(Section):
     @property
     def plain_environment(self) -> dict[str, str]:
         """The environment of every step that is no secret."""
-        return self.env | ({"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"} if self.air_gapped else {})
+        offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PIP_NO_INDEX": "1"}
+        return self.env | (offline if self.air_gapped else {})
 
     @model_validator(mode="after")
     def _mounted_once(self) -> Profile:
@@ -246,7 +261,7 @@ def apply(profile: Profile, name: str, task: Any, nodes: int = 1) -> None:
         step = step.model_copy(update=_LOOKS_ON if nodes > 1 else {})
     _size(step, task)
     _place(profile, step, task)
-    _environment(profile, step, task)
+    _environment(profile, name, step, task)
     task.set_retry(num_retries=step.retries, backoff_duration="30s", backoff_factor=2.0)
 
 
@@ -296,13 +311,17 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
     kubernetes.set_security_context(task, run_as_user=user, run_as_group=group, run_as_non_root=True)
 
 
-def _environment(profile: Profile, step: StepProfile, task: Any) -> None:
+def _environment(profile: Profile, name: str, step: StepProfile, task: Any) -> None:
     from kfp import kubernetes
 
-    for key, value in profile.plain_environment.items():
+    cache = profile.model_cache if name in ("prepare", "train") else None
+    home = {"HF_HOME": cache.mount_path} if cache else {}
+    for key, value in {**profile.plain_environment, **home}.items():
         task.set_env_variable(key, value)
     kubernetes.use_field_path_as_env(task, KFP_RUN, "metadata.labels['pipeline/runid']")  # KFP's id of the run
     for secret in profile.secrets:
         kubernetes.use_secret_as_env(task, secret.name, secret.keys)
-    for volume in step.volumes:
+    for files in profile.secret_files:
+        kubernetes.use_secret_as_volume(task, files.name, files.mount_path)
+    for volume in [*step.volumes, *([cache] if cache else [])]:
         kubernetes.mount_pvc(task, volume.claim, volume.mount_path, volume.sub_path)

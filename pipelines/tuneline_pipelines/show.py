@@ -6,11 +6,14 @@ import shlex
 import time
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from tuneline_pipelines.submit import Submitted
 
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "baseline_accuracy": "baseline",
          "train_examples_per_second": "texts/s"}  # fmt: skip
@@ -104,4 +107,28 @@ def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
         values = [f"{run['metrics'][name]:.4g}" if name in run["metrics"] else "" for name in SHOWN]
         model = run["params"].get("model_name", "")
         table.add_row(started, run["experiment"], run["run_id"][:8], run["status"].lower(), *values, model)
+    console.print(table)
+
+
+def show_submitted(console: Console, started: Submitted) -> None:
+    """What was started, where it is to be seen, and how to follow it."""
+    for what in started.reused:
+        console.print(f"reused     {what}", markup=False, soft_wrap=True)
+    rows = {"run": started.name, "id": started.id, "experiment": started.experiment, "version": started.version}
+    for key, value in {**rows, **started.links}.items():
+        console.print(f"{key:10} {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_remote_runs(console: Console, found: list[dict[str, Any]]) -> None:
+    """A row a run of a cluster."""
+    if not found:
+        console.print("no runs there yet; start one with: tuneline submit RECIPE --profile PROFILE", markup=False)
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for title in ("started", "run", "state", "minutes", "run id"):
+        table.add_column(title, no_wrap=title != "run", overflow="fold")
+    for run in found:
+        started = datetime.fromisoformat(run["started"]).astimezone().strftime("%m-%d %H:%M") if run["started"] else ""
+        minutes = f"{run['seconds'] / 60:.1f}" if run["seconds"] is not None else ""
+        table.add_row(started, run["name"], (run["state"] or "").lower(), minutes, run["run_id"])
     console.print(table)

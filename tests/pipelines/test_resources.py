@@ -99,6 +99,7 @@ def test_every_step_gets_the_environment_and_credentials_by_name_only(documents:
     for executor in documents[0]["executors"].values():
         assert {entry["name"]: entry["value"] for entry in executor["container"]["env"]} == {
             "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+            "PIP_NO_INDEX": "1",
         }  # fmt: skip
     for executor in documents[1]["executors"].values():
         (secret,) = executor["secretAsEnv"]
@@ -110,6 +111,28 @@ def test_every_step_learns_kfps_id_of_the_run_from_its_pod_and_not_by_an_argumen
     for executor in documents[1]["executors"].values():
         (field,) = executor["fieldPathAsEnv"]
         assert field == {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+
+
+def test_a_model_cache_serves_the_steps_that_fetch_and_secret_files_serve_all(tmp_path: Path) -> None:
+    profile = {
+        "model_cache": {"claim": "models", "mount_path": "/cache", "sub_path": "hub"},
+        "secret_files": [{"name": "corporate-ca", "mount_path": "/etc/ca"}],
+    }
+    compile_pipeline(tmp_path / "pipeline.yaml", None, load_profile(written(tmp_path, profile)))
+    pipeline, platform = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for step in ("prepare", "train", "evaluate", "register"):
+        container = pipeline["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+        executor = executors[f"exec-{step}"]
+        (secret,) = executor["secretAsVolume"]
+        assert (secret["secretName"], secret["mountPath"]) == ("corporate-ca", "/etc/ca")
+        if step in ("prepare", "train"):
+            assert container["env"] == [{"name": "HF_HOME", "value": "/cache"}]
+            (mount,) = executor["pvcMount"]
+            assert (mount["mountPath"], mount["subPath"]) == ("/cache", "hub")
+        else:
+            assert "env" not in container
+            assert "pvcMount" not in executor
 
 
 def test_images_by_tag_are_told_and_images_by_digest_are_not(documents: Any, tmp_path: Path) -> None:
@@ -141,6 +164,15 @@ def test_a_profile_changes_no_parameter_of_the_pipeline(tmp_path: Path) -> None:
         ({"steps": {"register": {"cpu_request": "2", "cpu_limit": "500m"}}}, "profile.steps.register.cpu_request: '2'"),
         ({"steps": {"trian": {}}}, "profile.steps.trian: unknown key; did you mean train?"),
         ({"steps": {"train": {"gpu": 1}}}, "profile.steps.train.gpu: unknown key; "),
+        (
+            {"steps": {"train": {"accelerator": {"kind": "x"}}}},
+            "accelerator.kind: unknown key; allowed here: count, type",
+        ),
+        (
+            {"secrets": [{"name": "x", "keys": {"a": "B"}, "kyes": 1}]},
+            "secrets.0.kyes: unknown key; did you mean keys?",
+        ),
+        ({"server": {"namespace": "x"}}, "profile.server.endpoint: not given, and required"),
         ({"security": {"user": 0}}, "profile.security.user: 0 given"),
         ({"labels": {"team": "a b"}}, "profile.labels.team: 'a b' given"),
         ({"secrets": [{"name": "Bad_Name", "keys": {"a": "B"}}]}, "profile.secrets.0.name: 'Bad_Name' given"),
@@ -158,6 +190,14 @@ def test_what_no_cluster_takes_is_refused_and_a_secret_is_not_repeated(tmp_path:
         load_profile(written(tmp_path, tree))
     assert told in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_documentation_s_example_is_a_profile(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    example = page.split("```yaml\n# cluster.yaml\n")[1].split("```")[0]
+    profile = load_profile(written(tmp_path, example))
+    assert profile.server and profile.server.auth.token_env == "KFP_TOKEN"
+    compile_pipeline(tmp_path / "pipeline.yaml", None, profile)
 
 
 def test_a_missing_profile_is_told(tmp_path: Path) -> None:
