@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, reviews
 from tests.docker.conftest import PLANTED, SETTINGS
-from tuneline.tracking import git_commit
+from tuneline.provenance import git_commit
 from tuneline_pipelines import images
 
 pytestmark = pytest.mark.slow

@@ -23,11 +23,11 @@ COMPILED: dict[tuple[bool, str], tuple[bytes, list[str]]] = {}
 def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal pipelines are compiled once for all these tests; where the server is changes nothing in them."""
 
-    def write(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile) -> list[str]:
+    def write(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile, nodes: int) -> list[str]:
         assert defaults == {}
-        key = pinned, profile.model_dump_json(exclude={"server"})
+        key = pinned, nodes, profile.model_dump_json(exclude={"server"})
         if key not in COMPILED:
-            notes = compile.write(out, defaults, pinned, profile)
+            notes = compile.write(out, defaults, pinned, profile, nodes)
             COMPILED[key] = out.read_bytes(), notes
         out.write_bytes(COMPILED[key][0])
         return list(COMPILED[key][1])
