@@ -270,17 +270,34 @@ def load_recipe(path: Path, overrides: list[str]) -> Recipe:
     Raises:
         InputError: the file is missing or no YAML mapping, or a key or value is refused.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the recipe ({error.strerror}); give a YAML file or a name") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-41
-        raise InputError(f"{path}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(SECTIONS)})")
+    tree = read_mapping(path, str(path), Recipe)
     for override in overrides:
         _apply(tree, override)
     return validate(Recipe, tree)
+
+
+def read_mapping(path: Path, name: str, schema: type[Section]) -> dict[str, Any]:
+    """The keys of a YAML file, not yet validated.
+
+    Args:
+        path: the file.
+        name: what to call it in a message.
+        schema: whose keys it may hold.
+
+    Raises:
+        InputError: it is missing or no YAML mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-41
+        raise InputError(f"{name}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(
+            f"{name}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(_keys(schema, []))})"
+        )
+    return tree
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, model_validator
 
-from tuneline.config import Section, validate
-from tuneline.errors import InputError, without_credentials
+from tuneline.config import Section, read_mapping, validate
+from tuneline.errors import without_credentials
 from tuneline.tracking import KFP_RUN
 from tuneline_pipelines import trainjob
 from tuneline_pipelines.server import EnvName, ObjectName, Server
@@ -234,15 +233,7 @@ def load_profile(path: Path) -> Profile:
     Raises:
         InputError: the file is missing or no YAML mapping, or a key or value is refused.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--profile: {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"--profile: {path}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"--profile: {path}: holds {type(tree).__name__}, not a mapping")
-    return validate(Profile, tree, "profile")
+    return validate(Profile, read_mapping(path, f"--profile: {path}", Profile), "profile")
 
 
 def apply(profile: Profile, name: str, task: Any, nodes: int = 1) -> None:
