@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,8 @@ def _run_pipeline(
         pipeline_root=str(state.pipeline_root), enable_caching=True,
         cache_root=str(state.home / "cache" / _code_hash()),
     )  # fmt: skip
+    # Its runner for processes warns of the images, which it does not use.
+    warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
     pipeline = build(bool(parameters["data_pin"]), containers.configure() if containers else None)
     try:
         stream: Any = watcher  # only a stream's write and flush are used

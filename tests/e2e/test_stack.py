@@ -41,7 +41,7 @@ def servers(s3: FaultyS3) -> Iterator[Stack]:
     try:
         postgres_folder()
     except StackError as error:
-        if os.environ.get("TUNELINE_REQUIRE_DATA") == "1":
+        if os.environ.get("TUNELINE_REQUIRE_TOOLS") == "1":
             pytest.fail(str(error))
         pytest.skip(str(error))
     with stack(s3.in_front_of) as running:

@@ -30,7 +30,7 @@ LOCAL = [str(path.parent.relative_to(INFRA)) for path in FILES if path not in RE
 
 def missing(message: str) -> NoReturn:
     """Skip a test for lack of a tool, and fail it where CI requires all of them."""
-    if os.environ.get("TUNELINE_REQUIRE_DATA") == "1":
+    if os.environ.get("TUNELINE_REQUIRE_TOOLS") == "1":
         pytest.fail(message)
     pytest.skip(message)
 
