@@ -12,6 +12,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -174,6 +175,9 @@ class Cluster:
     def _run(self, name: str, job: Job) -> None:
         trainer, port = job["spec"]["trainer"], str(free_port())
         held = {entry["name"]: entry["value"] for entry in trainer.get("env", []) if "value" in entry}
+        held["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+        )  # as in the image
         readers = []
         for index in range(trainer["numNodes"]):
             injected = {
