@@ -39,7 +39,7 @@ class Project:
     def tuneline(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         process = self.start(*arguments, **more)
-        out, told = process.communicate(timeout=1500)
+        out, told = process.communicate(timeout=2400)
         return subprocess.CompletedProcess(arguments, process.returncode, out, told)
 
     def succeed(self, *arguments: str) -> dict[str, Any]:
