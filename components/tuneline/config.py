@@ -122,6 +122,9 @@ class TrainConfig(Section):
     """AdamW's decoupled weight decay, on matrices only."""
     tune: Literal["all"] = "all"
     """Which parameters are tuned: all of them."""
+    encoder_dropout: bool = False
+    """Dropout inside the encoder too, as the checkpoint has it, and not only before the classifier: it helps long texts
+    of few classes, and holds up short trainings with many; attention's own is left out on a CPU."""
     checkpoint_minutes: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 5.0
     """Minutes between two checkpoints; 0 saves one after every optimizer step."""
     resume: bool = True

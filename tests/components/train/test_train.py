@@ -91,13 +91,29 @@ def test_the_checkpoints_own_weights_are_where_training_starts(tiny_checkpoint):
         assert torch.equal(network.get_parameter(f"bert.{name}"), weight)
 
 
+def dropout(checkpoint: Path, inside: bool) -> tuple[dict[str, float], float]:
+    """The dropout of each module of the encoder, and that before the classifier."""
+    network = load_network(str(checkpoint), ["neg", "pos"], inside)
+    shares = {name: part.p for name, part in network.named_modules() if isinstance(part, torch.nn.Dropout)}
+    return shares, shares.pop("dropout")
+
+
+@pytest.mark.parametrize(("changes", "before_the_classifier"), [({}, 0.1), ({"classifier_dropout": 0.3}, 0.3)])
+def test_dropout_stands_before_the_classifier_only_unless_asked_for(
+    tiny_checkpoint, tmp_path, changes, before_the_classifier
+):
+    shares, last = dropout(altered(tiny_checkpoint, tmp_path / "it", **changes), inside=False)
+    assert last == before_the_classifier
+    assert len(shares) > 4
+    assert set(shares.values()) == {0.0}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="attention keeps its dropout where there is a GPU")
 def test_without_a_gpu_all_dropout_stays_but_that_of_attention(tiny_checkpoint):
-    network = load_network(str(tiny_checkpoint), ["neg", "pos"])
-    shares = {name: part.p for name, part in network.named_modules() if isinstance(part, torch.nn.Dropout)}
+    shares, last = dropout(tiny_checkpoint, inside=True)
     attention = {name: share for name, share in shares.items() if ".attention.self." in name}
     assert set(attention.values()) == {0.0}
-    assert {share for name, share in shares.items() if name not in attention} == {0.1}
+    assert {last, *(share for name, share in shares.items() if name not in attention)} == {0.1}
 
 
 def test_training_tells_every_step_and_epoch_and_learns(prepared, tiny_checkpoint, tmp_path):
