@@ -29,7 +29,7 @@ class PreparedData:
         sha256: full-content SHA-256 per split, over texts and labels in order, and `all` over the splits'.
         notes: what the step did to the data, one sentence each.
         max_length: tokens that the texts were cut at.
-        truncation_side: the side that was cut, right or left.
+        long_texts: what was kept of longer texts: head, tail, head_tail or windows.
         truncated: rows per split that were cut.
         model: the checkpoint whose tokenizer was used.
         sources: the URI of each split; empty where it was split off the training data.
@@ -40,7 +40,7 @@ class PreparedData:
     rows: dict[str, int]
     sha256: dict[str, str]
     max_length: int
-    truncation_side: str
+    long_texts: str
     truncated: dict[str, int]
     model: str
     sources: dict[str, str]
@@ -64,14 +64,14 @@ class Decision:
     Attributes:
         labels: label names in the order of the logits.
         max_length: tokens that a text is cut at, special tokens included.
-        truncation_side: the side that is cut, right or left.
+        long_texts: what is kept of longer texts: head, tail, head_tail or windows.
         base_model: the checkpoint that was fine-tuned.
         data_sha256: the training data's hash.
     """
 
     labels: list[str]
     max_length: int
-    truncation_side: str
+    long_texts: str
     base_model: str
     data_sha256: str
 

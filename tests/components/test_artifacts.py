@@ -19,7 +19,7 @@ from tuneline.artifacts import (
 
 MANIFEST = PreparedData(
     labels=["négatif", "積極的", 'a "b"'], rows={"train": 2, "validation": 1, "test": 1}, sha256={"all": "00"},
-    max_length=8, truncation_side="left", truncated={"train": 1, "validation": 0, "test": 0}, model="pkg:x",
+    max_length=8, long_texts="tail", truncated={"train": 1, "validation": 0, "test": 0}, model="pkg:x",
     sources={"train": "a.csv", "validation": "", "test": ""}, seed=3, notes=["test: 1 of 4 training rows"],
 )  # fmt: skip
 
@@ -31,9 +31,7 @@ def test_a_manifest_survives_its_folder(tmp_path):
 
 
 def test_a_decision_survives_its_folder(tmp_path):
-    decision = Decision(
-        labels=["nein", "да"], max_length=64, truncation_side="right", base_model="pkg:x", data_sha256="ab"
-    )
+    decision = Decision(labels=["nein", "да"], max_length=64, long_texts="head", base_model="pkg:x", data_sha256="ab")
     decision.save(tmp_path)
     assert Decision.load(tmp_path) == decision
     assert [path.name for path in tmp_path.iterdir()] == ["tuneline.json"]

@@ -96,7 +96,7 @@ def _write(
         "notes": manifest.notes,
         "base_model": manifest.model,
         "max_length": manifest.max_length,
-        "truncation_side": manifest.truncation_side,
+        "long_texts": manifest.long_texts,
         "sha256": manifest.sha256["all"],
     }
     write_page(out / "report.html", out / "confusion_matrix.png", facts)

@@ -31,7 +31,7 @@ img { max-width: 100% } .verdict { font-size: 1.3rem }
 <td class="n">{{ "%.3f"|format(row.precision) }}</td><td class="n">{{ "%.3f"|format(row.recall) }}</td>
 <td class="n">{{ "%.3f"|format(row.f1) }}</td></tr>{% endfor %}</table>
 <h2>Data</h2><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-<p>Base model {{ base_model }}, texts cut on the {{ truncation_side }} to {{ max_length }} tokens.
+<p>Base model {{ base_model }}, the {{ long_texts }} of a text up to {{ max_length }} tokens.
 Data SHA-256 {{ sha256 }}.</p>
 </body></html>
 """

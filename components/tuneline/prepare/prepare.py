@@ -64,7 +64,7 @@ def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str =
     hashes["all"] = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
     manifest = PreparedData(
         labels=labels, rows={name: len(rows[name][0]) for name in SPLITS}, sha256=hashes, max_length=model.max_length,
-        truncation_side=model.truncation_side, truncated=truncated, model=model.name, sources=_uris(data),
+        long_texts=model.long_texts, truncated=truncated, model=model.name, sources=_uris(data),
         seed=data.seed, notes=notes,
     )  # fmt: skip
     manifest.save(out)

@@ -42,7 +42,7 @@ def encode(checkpoint: Path, texts: list[str], model: ModelConfig, progress: Pro
         )
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(model.max_length, direction=model.truncation_side)
+    tokenizer.enable_truncation(model.max_length, direction={"head": "right", "tail": "left"}[model.long_texts])
     rows: list[list[int]] = []
     cut = 0
     for start in range(0, len(texts), BATCH):

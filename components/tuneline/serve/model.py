@@ -52,7 +52,8 @@ class Classifier:
         self.network = classifier_for(network.to(self.device)).eval()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.decision.max_length, direction=self.decision.truncation_side)
+        direction = {"head": "right", "tail": "left"}[self.decision.long_texts]
+        self.tokenizer.enable_truncation(self.decision.max_length, direction=direction)
 
     @property
     def labels(self) -> list[str]:

@@ -96,7 +96,7 @@ def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConf
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
     weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
     return address(
-        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.truncation_side],
+        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.long_texts],
         weights=[sha256_file(path) for path in weights],
         settings=settings.model_dump(exclude={"checkpoint_minutes", "resume"}), code=code_hash(),
     )  # fmt: skip
@@ -175,7 +175,7 @@ def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
     for file in sorted((data / "tokenizer").iterdir()):
         shutil.copyfile(file, out / file.name)
     decision = Decision(
-        manifest.labels, manifest.max_length, manifest.truncation_side, manifest.model, manifest.sha256["all"]
+        manifest.labels, manifest.max_length, manifest.long_texts, manifest.model, manifest.sha256["all"]
     )
     decision.save(out)
 

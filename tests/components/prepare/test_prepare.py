@@ -32,14 +32,14 @@ def make(tmp_path, tiny_checkpoint):
         name: str = "it",
         *,
         max_length: int = 16,
-        side: str = "right",
+        side: str = "head",
         keep: dict[str, Any] | None = None,
         **splits: list[tuple[str, str]],
     ) -> Any:
         folder = tmp_path / name
         uris = {split: str(write_csv(folder / f"{split}.csv", rows)) for split, rows in splits.items()}
         data = DataConfig(**uris, **(keep or {}))
-        model = ModelConfig(name=str(tiny_checkpoint), max_length=max_length, truncation_side=side)
+        model = ModelConfig(name=str(tiny_checkpoint), max_length=max_length, long_texts=side)
         manifest = prepare(data, model, folder / "data")
         return SimpleNamespace(folder=folder / "data", manifest=manifest, data=data)
 
@@ -69,7 +69,7 @@ def test_a_folder_holds_manifest_splits_and_tokenizer(make, tiny_checkpoint):
     assert manifest == done.manifest
     assert manifest.labels == ["neg", "pos"]
     assert manifest.rows == {"train": 4, "validation": 2, "test": 1}
-    assert (manifest.max_length, manifest.truncation_side) == (16, "right")
+    assert (manifest.max_length, manifest.long_texts) == (16, "head")
     assert (manifest.model, manifest.seed) == (str(tiny_checkpoint), 0)
     assert manifest.sources == {split: getattr(done.data, split) for split in SPLITS}
     assert manifest.notes == []
@@ -166,13 +166,13 @@ def test_long_texts_are_cut_and_counted(make):
     assert column(done.folder, "train")[1] == cut
 
 
-@pytest.mark.parametrize(("side", "kept"), [("right", slice(0, 6)), ("left", slice(-6, None))])
+@pytest.mark.parametrize(("side", "kept"), [("head", slice(0, 6)), ("tail", slice(-6, None))])
 def test_a_long_text_is_cut_on_the_side_that_was_asked(make, side, kept):
     words = "good fine great nice bad poor awful dull".split()
     done = make(max_length=8, side=side, train=[(" ".join(words), "pos"), ("bad film", "neg")], **HELD_OUT)
     alone = make("alone", train=[(" ".join(words[kept]), "pos"), ("bad film", "neg")], **HELD_OUT)
     assert column(done.folder, "train", "input_ids") == column(alone.folder, "train", "input_ids")
-    assert done.manifest.truncation_side == side
+    assert done.manifest.long_texts == side
 
 
 def test_numeric_labels_are_ordered_as_numbers(make):

@@ -84,12 +84,12 @@ def test_token_ids_get_the_answer_of_their_text(classifier):
     assert np.array_equal(classifier.predict_proba_ids(ids), classifier.predict_proba(TEXTS))
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", ["head", "tail"])
 def test_a_long_text_is_cut_on_the_side_on_which_training_texts_were(lively, tmp_path, side):
     folder = Path(shutil.copytree(lively, tmp_path / "model"))
-    write_json(folder / "tuneline.json", read_json(folder / "tuneline.json") | {"truncation_side": side})
+    write_json(folder / "tuneline.json", read_json(folder / "tuneline.json") | {"long_texts": side})
     words, rest = "a good film with a nice plot and great actors who play very well".split(), ["bad"] * 5000
-    long = " ".join(words + rest if side == "right" else rest + words)
+    long = " ".join(words + rest if side == "head" else rest + words)
     classifier = Classifier(folder)
     assert len(words) == classifier.decision.max_length - 2
     assert np.array_equal(classifier.predict_proba([long]), classifier.predict_proba([" ".join(words)]))
