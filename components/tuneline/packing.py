@@ -17,6 +17,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tuneline import checkpoint
+from tuneline.fused import fuse
 
 Rows = Sequence[Sequence[int]]
 """Token ids of each text, special tokens included."""
@@ -92,12 +93,15 @@ class PackedClassifier(nn.Module):
         self.pooling = pooling
         self.first_position = checkpoint.first_position(network.config.to_dict())
         network.set_attn_implementation(ATTENTION)
+        self.fused = self.pooling == "first" and fuse(network)
 
     def forward(self, rows: Rows) -> torch.Tensor:
         """Logits [texts, labels], in fp32 or better."""
         row = pack(rows, self.first_position)
         base = self.network.base_model
         inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids, "segments": row.lengths}
+        if self.fused:
+            return _full(self.network(**inputs).logits)
         if self.pooling == "last":  # the head of these families scores every token of a row
             hidden = base(**inputs, use_cache=False).last_hidden_state
             return _full(self.network.score(self._pool(hidden, row.lengths))[:, 0])

@@ -69,8 +69,12 @@ def _ours(precision: str) -> Callable[[Any], Facts]:
 def _trainer(**changes: Any) -> Callable[[Any], Facts]:
     def run(options: Any) -> Facts:
         from transformers import (
-            AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerFast, Trainer,
-            TrainerCallback, TrainingArguments,
+            AutoModelForSequenceClassification,
+            DataCollatorWithPadding,
+            PreTrainedTokenizerFast,
+            Trainer,
+            TrainerCallback,
+            TrainingArguments,
         )  # fmt: skip
 
         from tuneline import checkpoint

@@ -69,6 +69,34 @@ def test_a_packed_family_answers_and_learns_as_a_padded_one_does(name):
         assert torch.allclose(found[key], slope, atol=1e-4 * scale), key
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_shorter_way_through_the_encoder_is_taken_where_it_is_known(name):
+    known = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
+    assert PackedClassifier(network(name)).fused == (name in known)
+
+
+def test_a_text_as_long_as_a_window_or_a_token_longer_sees_itself_alone():
+    draw = torch.Generator().manual_seed(1)
+    rows = [torch.randint(4, 40, (length,), generator=draw).tolist() for length in (16, 17, 15, 32, 33, 1, 31)]
+    found, expected = PackedClassifier(network("bert")), PaddedClassifier(network("bert"))
+    assert torch.allclose(found(rows), expected(rows), atol=1e-5)
+    found(rows).square().sum().backward()
+    expected(rows).square().sum().backward()
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-4 * float(other.grad.abs().max()) + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_dropout_in_the_encoder_still_drops_and_only_in_training(name):
+    dropout = {"hidden_dropout_prob": 0.5} if name == "bert" else {"dropout": 0.5}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **FAMILIES[name] | dropout))
+    classifier = PackedClassifier(model.train())
+    assert classifier.fused
+    assert not torch.equal(classifier(texts()), classifier(texts()))
+    classifier.eval()
+    assert torch.equal(classifier(texts()), classifier(texts()))
+
+
 def test_every_family_that_is_packed_is_tested():
     assert {name.split()[0] for name in FAMILIES} == set(packing.POOLING)
 
@@ -105,10 +133,8 @@ def test_in_bf16_the_gradients_stay_near_those_of_fp32():
 
 
 def test_attention_dropout_still_drops():
-    model = network("bert").train()
-    for layer in model.bert.encoder.layer:
-        layer.attention.self.dropout.p = 0.5
-    classifier = PackedClassifier(model)
+    config = AutoConfig.for_model("bert", **SMALL | {"attention_probs_dropout_prob": 0.5})
+    classifier = PackedClassifier(AutoModelForSequenceClassification.from_config(config).train())
     assert not torch.equal(classifier(texts()), classifier(texts()))
 
 
