@@ -2,7 +2,7 @@
 
 Three things are spared. Query, key and value are one projection. Attention keeps its probabilities, which is quicker on
 a CPU than torch's flash kernel, whose backward computes them again. And of the last layer only what the classification
-head reads is computed: keys and values of all tokens, but queries and all that follows for each text's first token.
+head reads is computed, each text's first token: with a single query, keys and values need not be made at all.
 
 In bf16 (autocast) the activations stay in bf16 from the embeddings to the head; the parameters stay in fp32.
 """
@@ -52,10 +52,10 @@ def fuse(network: Any) -> bool:
     Returns:
         Whether it does; else nothing has changed.
     """
-    base = network.base_model
-    encoder = getattr(base, "transformer" if network.config.model_type == "distilbert" else "encoder", None)
+    base: Any = network.base_model
+    encoder = base.transformer if network.config.model_type == "distilbert" else getattr(base, "encoder", None)
     layers = layers_of(network, encoder)
-    if not layers:
+    if encoder is None or not layers:
         return False
     encoder.forward = Encoder(layers, network.config.num_attention_heads, encoder)
     return True
@@ -100,12 +100,31 @@ class Encoder:
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         for layer in self.layers[:-1]:
             fused = _project(hidden, layer.query, layer.key, layer.value)
-            hidden = self._rest(layer, hidden, _Attention.apply(None, fused, segments, self.heads))
+            hidden = self._rest(layer, hidden, _Attention.apply(fused, segments, self.heads))
         last = self.layers[-1]
         first = hidden[torch.tensor([0, *accumulate(segments[:-1])])]
-        query, fused = _project(first, last.query), _project(hidden, last.key, last.value)
-        pooled = self._rest(last, first, _Attention.apply(query, fused, segments, self.heads))
+        pooled = self._rest(last, first, self._attend_first(last, hidden, first, segments))
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=pooled[:, None])
+
+    def _attend_first(self, layer: Layer, hidden: torch.Tensor, first: torch.Tensor, lengths: Lengths) -> torch.Tensor:
+        """Attention of each text's first token alone, [texts, width] in fp32.
+
+        A score is q . (K x + k) = (K' q) . x + q . k, and the sum of p (V x + v) is V (sum of p x) + v: so K and V meet
+        one vector a head and a text, not every token.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, first = (_full(one) for one in (hidden, first))
+            by_head = (self.heads, -1, hidden.shape[1])
+            query = layer.query(first).unflatten(1, (self.heads, -1))
+            query = query * query.shape[-1] ** -0.5
+            looks = torch.einsum("nhs,hsw->nhw", query, layer.key.weight.view(by_head))
+            shifts = torch.einsum("nhs,hs->nh", query, layer.key.bias.view(self.heads, -1))[..., None]
+            sums = [
+                torch.addmm(shift, look, text.T).softmax(-1) @ text
+                for shift, look, text in zip(shifts, looks, hidden.split(lengths), strict=True)
+            ]
+            attended = torch.einsum("nhw,hsw->nhs", torch.stack(sums), layer.value.weight.view(by_head))
+            return attended.flatten(1) + layer.value.bias
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """All that follows attention, token by token: [T, width] each."""
@@ -125,57 +144,49 @@ def _project(hidden: torch.Tensor, *linears: nn.Linear) -> torch.Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """Attention within each text: of all its tokens, or, where `query` is given, of its first one.
-
-    `fused` is [T, 3 * width], query, key and value, or [T, 2 * width] beside a query [texts, width].
+    """Attention within each text: [T, 3 * width], query, key and value -> [T, width].
 
     Each text is seen through a window of a rounded length, since oneDNN compiles a kernel for every new shape, and
     keeps it. The neighbour's tokens in the window get no attention and give none.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor | None, fused: torch.Tensor, lengths: Lengths, heads: int
-    ) -> torch.Tensor:
-        alone = query is not None
-        count = 2 if alone else 3
-        out = fused.new_empty(len(lengths) if alone else len(fused), fused.shape[1] // count)
-        saved = []
-        for number, (start, length) in enumerate(_places(lengths)):
-            parts = _window(fused, start, length, heads, count)
-            queries = parts[0] if query is None else _window(query, number, 1, heads, 1, 1)[0]
+    def forward(ctx: Any, fused: torch.Tensor, lengths: Lengths, heads: int) -> torch.Tensor:
+        out, saved = fused.new_empty(len(fused), fused.shape[1] // 3), []
+        for start, length in _places(lengths):
+            parts = _window(fused, start, length, 3, heads)
+            queries, keys, values = parts
             queries.mul_(queries.shape[-1] ** -0.5)
-            scores = torch.bmm(queries, parts[-2].transpose(1, 2))
+            scores = torch.bmm(queries, keys.transpose(1, 2))
             scores[:, :, length:] = -torch.inf
             chances = scores.softmax(-1)
-            chances[:, 1 if alone else length :] = 0
-            _put(out, *((number, 1) if alone else (start, length)), torch.bmm(chances, parts[-1]))
-            saved += [queries, parts, chances]
+            chances[:, length:] = 0
+            _put(out, start, length, torch.bmm(chances, values))
+            saved += [parts, chances]
         ctx.save_for_backward(*saved)
-        ctx.lengths, ctx.alone, ctx.shape = lengths, alone, fused.shape
+        ctx.lengths, ctx.heads = lengths, heads
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        grad, width = grads[0], grads[0].shape[1]
-        slopes = grad.new_empty(ctx.shape)
-        of_query = torch.empty_like(grad) if ctx.alone else slopes[:, :width]
+        width = grads[0].shape[1]
+        slopes = grads[0].new_empty(len(grads[0]), 3 * width)
+        of_queries, of_keys, of_values = slopes.split(width, 1)
         saved = iter(ctx.saved_tensors)
-        for number, (start, length) in enumerate(_places(ctx.lengths)):
-            queries, parts, chances = next(saved), next(saved), next(saved)
-            asked = (number, 1) if ctx.alone else (start, length)
-            wanted = _window(grad, *asked, len(queries), 1, 1 if ctx.alone else ROUND)[0]
-            of_chances = torch.bmm(wanted, parts[-1].transpose(1, 2))
-            of_scores = torch._softmax_backward_data(of_chances, chances, -1, chances.dtype)
-            _put(of_query, *asked, torch.bmm(of_scores, parts[-2]) * queries.shape[-1] ** -0.5)
-            _put(slopes[:, -2 * width : -width], start, length, torch.bmm(of_scores.transpose(1, 2), queries))
-            _put(slopes[:, -width:], start, length, torch.bmm(chances.transpose(1, 2), wanted))
-        return of_query if ctx.alone else None, slopes, None, None
+        for start, length in _places(ctx.lengths):
+            (queries, keys, values), chances = next(saved), next(saved)
+            wanted = _window(grads[0], start, length, 1, ctx.heads)[0]
+            of_chances = torch.bmm(wanted, values.transpose(1, 2))
+            of_scores = torch.ops.aten._softmax_backward_data(of_chances, chances, -1, chances.dtype)
+            _put(of_queries, start, length, torch.bmm(of_scores, keys).mul_(queries.shape[-1] ** -0.5))
+            _put(of_keys, start, length, torch.bmm(of_scores.transpose(1, 2), queries))
+            _put(of_values, start, length, torch.bmm(chances.transpose(1, 2), wanted))
+        return slopes, None, None
 
 
-def _window(tokens: torch.Tensor, start: int, length: int, heads: int, parts: int, to: int = ROUND) -> torch.Tensor:
+def _window(tokens: torch.Tensor, start: int, length: int, parts: int, heads: int) -> torch.Tensor:
     """Tokens [T, parts * heads * size] from `start` as a copy [parts, heads, length rounded up, size]."""
-    length = -(-length // to) * to
+    length = -(-length // ROUND) * ROUND
     piece = tokens[start : start + length]
     if len(piece) < length:
         piece = functional.pad(piece, (0, 0, 0, length - len(piece)))
@@ -190,3 +201,7 @@ def _put(tokens: torch.Tensor, start: int, length: int, window: torch.Tensor) ->
 
 def _places(lengths: Lengths) -> list[tuple[int, int]]:
     return [(stop - length, length) for stop, length in zip(accumulate(lengths), lengths, strict=True)]
+
+
+def _full(values: torch.Tensor) -> torch.Tensor:
+    return values.float() if values.dtype == torch.bfloat16 else values

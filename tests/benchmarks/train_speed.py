@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.benchmarks.rounds import CHECKPOINT, Facts, Stopwatch, alternate, draw, report, table
 
@@ -34,7 +34,7 @@ def _rows(options: Any) -> tuple[list[list[int]], list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(texts)], labels
 
 
-def _ours(precision: str) -> Callable[[Any], Facts]:
+def _ours(precision: Literal["bf16", "fp32"]) -> Callable[[Any], Facts]:
     def run(options: Any) -> Facts:
         import torch
 
@@ -86,7 +86,7 @@ def _trainer(**changes: Any) -> Callable[[Any], Facts]:
             folder, num_labels=len(set(labels)), **network_changes
         )
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
-        data = [
+        data: Any = [
             {"input_ids": row, "attention_mask": [1] * len(row), "labels": label}
             for row, label in zip(rows, labels, strict=True)
         ]
@@ -98,7 +98,7 @@ def _trainer(**changes: Any) -> Callable[[Any], Facts]:
             def on_epoch_end(self, *_: Any, **__: Any) -> None:
                 self.facts = self.watch.read(BATCH * options.steps)
 
-        def fit(part: list[dict[str, Any]], clock: Clock) -> None:
+        def fit(part: Any, clock: Clock) -> None:
             with tempfile.TemporaryDirectory() as out:
                 arguments = TrainingArguments(
                     out, num_train_epochs=1, per_device_train_batch_size=BATCH, report_to="none", use_cpu=True,
