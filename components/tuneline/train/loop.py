@@ -50,9 +50,12 @@ def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
 
 
 def rate_at(step: int, total: int, warmup: int) -> float:
-    """Factor of the learning rate at a step (from 0): up in a line over the warm-up, then down to zero."""
+    """Factor of the learning rate at a step (from 0): up in a line from zero over the warm-up, then down to zero.
+
+    As transformers' linear schedule has it, whose first step has no rate at all.
+    """
     if step < warmup:
-        return (step + 1) / warmup
+        return step / warmup
     return (total - step) / max(1, total - warmup)
 
 
@@ -95,7 +98,7 @@ def train_loop(
     lengths = train.lengths
     steps = -(-len(lengths) // settings.batch_size)  # of an epoch
     total = settings.epochs * steps
-    warmup = round(total * settings.warmup_share)
+    warmup = min(math.ceil(total * settings.warmup_share), total - 1)
     position, last = checkpoints.resume(model, optimizer), Numbers()
     with checkpoints.listening():
         for epoch in range(min(position.step // steps, settings.epochs - 1), settings.epochs):

@@ -56,10 +56,10 @@ def test_an_example_is_as_long_as_its_tokens():
     ("total", "warmup", "rates"),
     [
         (4, 0, [1.0, 0.75, 0.5, 0.25]),
-        (6, 2, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        (5, 4, [0.25, 0.5, 0.75, 1.0, 1.0]),
+        (6, 2, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]),
+        (5, 4, [0.0, 0.25, 0.5, 0.75, 1.0]),
         (1, 0, [1.0]),
-        (2, 2, [0.5, 1.0]),
+        (2, 1, [0.0, 1.0]),
     ],
 )
 def test_the_rate_rises_in_a_line_and_falls_in_a_line(total, warmup, rates):
@@ -110,7 +110,7 @@ def test_three_steps_are_adamw_on_the_mean_cross_entropy_with_clipped_gradients(
     matrices = [weight for weight in reference.parameters() if weight.ndim == 2]
     vectors = [weight for weight in reference.parameters() if weight.ndim == 1]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
-    losses, norms, rates = [], [], [1e-2, 1e-2, 5e-3]
+    losses, norms, rates = [], [], [0.0, 5e-3, 1e-2]
     reference.train()
     for batch, rate in zip(epoch_batches(data.lengths, 4, 5, 0), rates, strict=True):
         rows = [torch.tensor(data.input_ids[index]) for index in batch]
