@@ -231,6 +231,9 @@ class TrainConfig(Section):
     """Peak learning rate of AdamW, reached after warm-up, then decayed linearly to zero."""
     batch_size: Positive = 16
     """Texts in one optimizer step, over all processes."""
+    pass_tokens: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=2**24)] = 8192
+    """Most tokens that a process takes through the model at once; a batch with more goes in several passes, with the
+    same result in less memory."""
     warmup_share: Share = 0.1
     """Share of the optimizer steps that warm up."""
     weight_decay: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.01

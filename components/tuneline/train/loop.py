@@ -9,9 +9,11 @@ curve does not depend on the number of processes.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +25,7 @@ from tuneline.packing import Rows
 from tuneline.train.batches import epoch_batches
 from tuneline.train.checkpoints import Checkpoints
 from tuneline.train.group import Group
+from tuneline.train.passes import PassLimit, passes, shares
 from tuneline.train.precision import uses_bf16
 
 Numbers = dict[str, float]
@@ -91,6 +94,7 @@ def train_loop(
         SystemExit: a signal asked for an end; the state is saved.
     """
     group = group or Group()
+    limit = PassLimit(settings.pass_tokens)
     checkpoints = checkpoints or Checkpoints(None, group, 0)
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
@@ -109,7 +113,7 @@ def train_loop(
                 rate = settings.learning_rate * rate_at(position.step, total, warmup)
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = rate
-                loss = _step(wrapped, optimizer, train, batch, group, low)
+                loss = _step(wrapped, optimizer, train, batch, group, low, limit)
                 took = time.perf_counter() - started
                 position.step += 1
                 position.seconds += took
@@ -135,19 +139,35 @@ def train_loop(
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], group: Group, low: bool
-) -> float:
-    share = batch[group.rank :: group.size] or batch[:1]
-    weight = group.size / len(batch) if batch[group.rank :: group.size] else 0.0
-    labels = torch.tensor([train.labels[index] for index in share], device=_device(model))
-    logits = _logits(model, [train.input_ids[index] for index in share], low)
-    # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
-    loss = nn.functional.cross_entropy(logits, labels, reduction="sum") * weight
-    loss.backward()
+    model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], group: Group, low: bool,
+    limit: PassLimit,
+) -> float:  # fmt: skip
+    share = shares(batch, train.lengths, group.size)[group.rank]
+    lengths = [train.lengths[index] for index in share or batch[:1]]
+    attempt = functools.partial(_gradients, model, train, share, batch, group, low, limit)
+    loss = limit.keeping(attempt, optimizer.zero_grad, sum(lengths), max(lengths), alone=group.size == 1)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(group.sum(loss.detach() / group.size))
+    return float(group.sum(loss / group.size))
+
+
+def _gradients(
+    model: nn.Module, train: Examples, share: list[int], batch: list[int], group: Group, low: bool, limit: PassLimit
+) -> torch.Tensor:
+    """Add the share's gradients to the parameters; gives its part of the batch's mean loss, times the group's size."""
+    # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
+    weight = group.size / len(batch) if share else 0.0
+    parts = passes(share or batch[:1], train.lengths, limit.tokens)
+    total = torch.zeros((), device=_device(model))
+    for part in parts:
+        labels = torch.tensor([train.labels[index] for index in part], device=_device(model))
+        with group.alone(model) if part is not parts[-1] else nullcontext():
+            logits = _logits(model, [train.input_ids[index] for index in part], low)
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") * weight
+            loss.backward()
+        total = total + loss.detach()
+    return total
 
 
 def _device(model: nn.Module) -> torch.device:
