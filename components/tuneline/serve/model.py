@@ -28,12 +28,13 @@ class Classifier:
 
     Args:
         folder: a TrainedModel folder.
+        precision: fp32, or bf16, which is quicker where the hardware has it and rounds.
 
     Raises:
         InputError: a file is missing or does not belong there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32") -> None:
         import torch
         from tokenizers import Tokenizer
         from transformers import AutoModelForSequenceClassification
@@ -45,6 +46,7 @@ class Classifier:
         transformers_logging.disable_progress_bar()
         _check_files(folder)
         self.decision = Decision.load(folder)
+        self.low = precision == "bf16"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network: Any = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
@@ -76,7 +78,7 @@ class Classifier:
 
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
         probabilities = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             for at in range(0, len(order), batch_size):
                 batch = order[at : at + batch_size]
                 logits = self.network([rows[index] for index in batch])
