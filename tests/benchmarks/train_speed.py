@@ -46,7 +46,9 @@ def _ours(precision: Literal["bf16", "fp32"]) -> Callable[[Any], Facts]:
         rows, labels = _rows(options)
         torch.manual_seed(options.seed)
         classifier = classifier_for(load_network(CHECKPOINT, [str(label) for label in sorted(set(labels))]))
-        settings = TrainConfig(epochs=1, batch_size=BATCH, precision=precision, seed=options.seed)
+        settings = TrainConfig(
+            epochs=1, batch_size=BATCH, precision=precision, seed=options.seed, pass_tokens=options.pass_tokens
+        )
         few = Examples(rows[:1], labels[:1])
         facts: list[Facts] = []
 
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pass-tokens", type=int, default=8192, help="train.pass_tokens of this project's loop")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--one", choices=list(CONTENDERS), help=argparse.SUPPRESS)
@@ -137,6 +140,7 @@ def main() -> None:
     if report(options.one, CONTENDERS, options):
         return
     arguments = ["--data", options.data, "--tokens", str(options.tokens), "--steps", str(options.steps)]
+    arguments += ["--pass-tokens", str(options.pass_tokens)]
     found = alternate(f"tests.benchmarks.{Path(__file__).stem}", options.contenders, options.rounds, arguments)
     print(f"{options.data}, {options.tokens} tokens, {options.steps} steps of {BATCH}, {options.rounds} rounds\n")
     print(table(found, options.contenders[0]))
