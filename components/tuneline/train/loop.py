@@ -38,7 +38,7 @@ class Examples:
     input_ids: list[list[int]]
     labels: list[int]
 
-    @property
+    @functools.cached_property
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(row) for row in self.input_ids]
