@@ -10,8 +10,6 @@ A special token that is written out in a text, such as "[SEP]", is text: what a 
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,23 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.errors import InputError
+from tuneline.tokenizer import Frame, frame_of, load, separator, specials
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from tokenizers import Encoding, Tokenizer
 
     Piece = tuple[Any, Any]
     """Where a piece of each row starts in the source, and how many tokens it has: both int64 [rows], or one for all."""
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
 BATCH = 1000  # texts given to the library at once,
 BATCH_CHARACTERS = 1_000_000  # or fewer: its encodings take some hundred bytes a token
 
@@ -79,20 +69,6 @@ def _lists(lengths: np.ndarray, values: np.ndarray) -> pa.Array:
     return pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), values)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The special tokens before, between and after texts."""
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-
-    @property
-    def size(self) -> int:
-        """How many they are."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-
 class Encoder:
     """Texts, or pairs of texts, to token ids of at most `max_length` a row.
 
@@ -112,10 +88,10 @@ class Encoder:
 
     def __init__(self, folder: Path, max_length: int, long_texts: str) -> None:
         self.folder, self.max_length, self.long_texts = folder, max_length, long_texts
-        self.tokenizer, self._unknown = _load(folder)
-        self._specials = _specials(self.tokenizer, self._unknown)
-        self._separator = _separator(folder, self.tokenizer)
-        self._single = _frame(self.tokenizer)
+        self.tokenizer, self._unknown = load(folder)
+        self._specials = specials(self.tokenizer, self._unknown)
+        self._separator = separator(folder, self.tokenizer)
+        self._single = frame_of(self.tokenizer)
         self._double: Frame | None = None
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tokens:
@@ -136,7 +112,7 @@ class Encoder:
     def _pair_frame(self) -> Frame:
         """The tokenizer's own form of a pair; made of its form of one text, where it puts nothing between two."""
         if self._double is None:
-            frame, single = _frame(self.tokenizer, pair=True), self._single
+            frame, single = frame_of(self.tokenizer, pair=True), self._single
             if not frame.between:
                 between = single.after or ([self._separator] if self._separator >= 0 else [])
                 frame = Frame(single.before, between, single.after)
@@ -160,11 +136,11 @@ class Encoder:
         one = _windows(lengths, room, counts, starts) if windowed else _cut(lengths, room, starts, self.long_texts)
         two = _cut(others[text], others_room[text], other_starts[text], self.long_texts)
         filler = (lengths + others + frame.size == 0).astype(np.int64)  # a text of no token needs one all the same
-        specials = [frame.before, frame.between, frame.after, [max(self._separator, 0)]]
-        at = np.cumsum([len(first) + len(second), *map(len, specials)])
-        before, between, after, _ = zip(at, map(len, specials), strict=False)
+        around = [frame.before, frame.between, frame.after, [max(self._separator, 0)]]
+        at = np.cumsum([len(first) + len(second), *map(len, around)])
+        before, between, after, _ = zip(at, map(len, around), strict=False)
         pieces = [before, *one, between, *two, after, (at[3], filler[text])]
-        source = np.concatenate([first, second, np.array([*chain.from_iterable(specials)], np.int32)])
+        source = np.concatenate([first, second, np.array([*chain.from_iterable(around)], np.int32)])
         ids, rows = _lay(source, pieces, len(text))
         return Tokens(
             ids,
@@ -185,71 +161,6 @@ class Encoder:
         if len(self._specials):
             ids[np.isin(ids, self._specials)] = self._unknown
         return ids, lengths
-
-
-def _load(folder: Path) -> tuple[Tokenizer, int]:
-    """The tokenizer, set to neither pad nor cut nor read special tokens in texts, and its id of the unknown, or -1."""
-    from tokenizers import Tokenizer
-
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise InputError(
-            f"{folder}: no tokenizer.json; save it once with transformers' "
-            f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-    try:
-        text = file.read_text(encoding="utf-8")
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises Exception itself
-        raise InputError(f"{file}: not a tokenizer: {error}") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    model = json.loads(text)["model"]
-    found = model.get("unk_id")
-    if found is None and model.get("unk_token"):
-        found = tokenizer.token_to_id(model["unk_token"])
-    return tokenizer, -1 if found is None else found
-
-
-def _specials(tokenizer: Tokenizer, unknown: int) -> np.ndarray:
-    """The special tokens that no text may hold.
-
-    The library no longer reads them in a text, but vocabularies of words and of Unigram pieces hold them too.
-    """
-    import numpy as np
-
-    added = tokenizer.get_added_tokens_decoder()
-    found = [number for number, token in added.items() if token.special and number != unknown]
-    return np.array(found if unknown >= 0 else [], np.int32)
-
-
-def _separator(folder: Path, tokenizer: Tokenizer) -> int:
-    """The token that ends a text, for tokenizers that put none around texts (GPT-2); -1 where there is none."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if not (folder / name).is_file():
-            continue
-        settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        for key in ("sep_token", "eos_token"):
-            found: Any = settings.get(key)
-            token = found.get("content") if isinstance(found, dict) else found
-            if isinstance(token, str) and (number := tokenizer.token_to_id(token)) is not None:
-                return number
-    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    return min(special, default=-1)
-
-
-def _frame(tokenizer: Tokenizer, pair: bool = False) -> Frame:
-    """What the tokenizer puts around a text, or around two, as it does to a short one."""
-    encoding: Encoding = tokenizer.encode("a", "a" if pair else None)
-    ids, special = encoding.ids, encoding.special_tokens_mask
-    text = [at for at, marked in enumerate(special) if not marked]
-    if not text:
-        raise InputError("model.name: the checkpoint's tokenizer.json makes no token of the letter a; give another")
-    half = len(text) // 2 if pair else len(text)
-    first, second = text[:half], text[half:]
-    between = ids[first[-1] + 1 : second[0]] if pair else []
-    return Frame(ids[: text[0]], between, ids[text[-1] + 1 :])
 
 
 def _batches(texts: Sequence[str], pairs: Sequence[str] | None) -> Iterator[tuple[int, int]]:
@@ -326,11 +237,3 @@ def _joined(parts: list[Tokens]) -> Tokens:
 
     names = [name for name, value in vars(parts[0]).items() if value is not None]
     return Tokens(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
-    """Put the tokenizer's files beside the data, so that later steps need no hub."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
