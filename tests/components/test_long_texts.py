@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.components.conftest import write_csv
 from tests.components.tokenizers import save
 from tests.conftest import WORDS
 from tuneline import packing
@@ -22,10 +25,12 @@ from tuneline.errors import InputError
 from tuneline.evaluate.baseline import texts_of
 from tuneline.evaluate.evaluate import evaluate
 from tuneline.inputs import Inputs, of_table, of_tokens
+from tuneline.serve.batch import plan, predict_shard
+from tuneline.serve.files import predict
 from tuneline.serve.model import Classifier, PyFunc
 from tuneline.tokenizer import copy_tokenizer
 from tuneline.tokens import Encoder
-from tuneline.train.train import train
+from tuneline.train.train import _examples, train
 
 POLICIES = ("head", "tail", "head_tail", "windows")
 LENGTH = 12
@@ -123,6 +128,25 @@ def test_a_text_in_windows_is_answered_by_the_mean_of_its_windows(checkpoints, f
     assert classifier.predict_proba(["good", text, "bad"])[1] == pytest.approx(alone.mean(0), abs=1e-5)
 
 
+def test_a_text_counts_once_in_training_however_many_windows_it_has(checkpoints, tmp_path):
+    examples = _examples(prepared(tmp_path / "data", checkpoints["bert"], "windows", True), "train")
+    assert examples.windows is not None
+    assert examples.weights is not None
+    assert max(examples.windows) > min(examples.windows) == 1
+    weights, each = iter(examples.weights), len(examples.labels) / ROWS["train"]
+    assert [sum(next(weights) for _ in range(count)) for count in examples.windows] == pytest.approx([each] * 24)
+    assert sum(examples.weights) / len(examples.weights) == pytest.approx(1)
+    assert {len(examples.input_ids), len(examples.pair_at or []), sum(examples.windows)} == {len(examples.labels)}
+    labels = [number % 2 for number, count in enumerate(examples.windows) for _ in range(count)]
+    assert examples.labels == labels
+
+
+@pytest.mark.parametrize("policy", ["head", "tail", "head_tail"])
+def test_texts_without_windows_are_trained_on_without_weights(checkpoints, policy, tmp_path):
+    examples = _examples(prepared(tmp_path / "data", checkpoints["bert"], policy, False), "train")
+    assert (examples.weights, examples.windows, examples.pair_at) == (None, None, None)
+
+
 @pytest.mark.parametrize("policy", ["head", "windows"])
 @pytest.mark.parametrize("pairs", [False, True], ids=["one", "two"])
 def test_a_split_holds_the_rows_that_serving_reads(checkpoints, policy, pairs, tmp_path):
@@ -197,13 +221,23 @@ def test_a_registered_model_of_pairs_names_its_two_columns(store, of_pairs, tmp_
     assert loaded.metadata.get_input_schema().input_names() == ["text", "pair"]
     draw = random.Random(5)
     texts, pairs = some(draw, 8), some(draw, 8)
+    wanted = Classifier(of_pairs).predict_proba(texts, pairs)
     found = loaded.predict(pd.DataFrame({"pair": pairs, "text": texts}))[["p(neg)", "p(pos)"]].to_numpy()
-    assert found == pytest.approx(Classifier(of_pairs).predict_proba(texts, pairs), abs=1e-6)
+    assert found == pytest.approx(wanted, abs=1e-6)
+    file = write_csv(tmp_path / "new.csv", list(zip(texts, pairs, strict=True)), ("premise", "claim"))
+    rows = list(predict("pairs@champion", str(file), ["premise", "claim"], lambda *_: None))
+    assert [(row["text"], row["pair"]) for row in rows] == list(zip(texts, pairs, strict=True))
+    assert [row["p(pos)"] for row in rows] == pytest.approx(wanted[:, 1], abs=1e-5)
+    (shard,) = plan("pairs@champion", str(file), ["premise", "claim"], 1)
+    predict_shard(shard, ["premise", "claim"], tmp_path / "part")
+    assert [json.loads(line) for line in (tmp_path / "part").open()] == [
+        {"row": number, **row} for number, row in enumerate(rows)
+    ]
+    with pytest.raises(InputError, match="name the column of the second texts, as with tuneline predict --pair-column"):
+        list(predict("pairs@champion", str(file), ["premise"], lambda *_: None))
 
 
 def test_texts_are_cleaned_before_they_are_answered_as_those_of_training_were(of_pairs, tmp_path):
-    import shutil
-
     folder = Path(shutil.copytree(of_pairs, tmp_path / "model"))
     plain, broken = Classifier(folder), ("a good<br />film", "b\u00adad plot")
     assert not np.array_equal(
