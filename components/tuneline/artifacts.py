@@ -28,6 +28,8 @@ class PreparedData:
         rows: rows per split.
         sha256: full-content SHA-256 per split, over texts and labels in order, and `all` over the splits'.
         notes: what the step did to the data, one sentence each.
+        pairs: whether a row has a second text.
+        clean: what was taken out of or repaired in the texts (clean.FIXES).
         max_length: tokens that the texts were cut at.
         long_texts: what was kept of longer texts: head, tail, head_tail or windows.
         truncated: rows per split that were cut.
@@ -46,6 +48,8 @@ class PreparedData:
     sources: dict[str, str]
     seed: int
     notes: list[str] = field(default_factory=list)
+    pairs: bool = False
+    clean: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the manifest into the folder."""
@@ -67,6 +71,8 @@ class Decision:
         long_texts: what is kept of longer texts: head, tail, head_tail or windows.
         base_model: the checkpoint that was fine-tuned.
         data_sha256: the training data's hash.
+        pairs: whether it answers pairs of texts.
+        clean: what is taken out of or repaired in a text before it is read (clean.FIXES).
     """
 
     labels: list[str]
@@ -74,6 +80,8 @@ class Decision:
     long_texts: str
     base_model: str
     data_sha256: str
+    pairs: bool = False
+    clean: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the decision into a model folder."""
@@ -86,7 +94,11 @@ class Decision:
 
 
 def read_split(folder: Path, split: str) -> pa.Table:
-    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>)."""
+    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>).
+
+    Pairs add the columns pair, the second text, and pair_at, the index of its first token; windows of long texts add
+    windows, the tokens of each, which stand in input_ids one after the other.
+    """
     import pyarrow as pa
 
     with pa.memory_map(str(folder / f"{split}.arrow")) as source:
