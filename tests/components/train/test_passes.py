@@ -61,8 +61,8 @@ class Small(nn.Module):
         super().__init__()
         self.classifier, self.limit = classifier_for(network(spread=0.3)), limit
 
-    def forward(self, rows: list[list[int]]) -> torch.Tensor:
-        logits = self.classifier(rows)
+    def forward(self, rows: list[list[int]], *rest: object) -> torch.Tensor:
+        logits = self.classifier(rows, *rest)
         if sum(map(len, rows)) > self.limit and self.training:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return logits
