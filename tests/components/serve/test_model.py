@@ -63,6 +63,14 @@ def test_a_trained_models_answers_are_right(trained):
     assert right >= 54
 
 
+def test_in_bf16_the_answers_are_near_those_of_fp32_and_no_longer_the_same(trained):
+    texts = [text for text, _ in reviews(60, start=900)]
+    full, low = (Classifier(trained, precision).predict_proba(texts) for precision in ("fp32", "bf16"))
+    assert (low.argmax(1) == full.argmax(1)).all()
+    assert 0 < np.abs(low - full).max() < 0.02
+    assert low.sum(1) == pytest.approx(np.ones(60), abs=1e-5)
+
+
 def test_these_texts_can_tell_a_wrong_answer_from_a_right_one(classifier):
     chances = np.sort(classifier.predict_proba(TEXTS)[:, 0])
     assert chances[-1] - chances[0] > 0.3
