@@ -68,6 +68,12 @@ def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
+def schedule(rows: int, settings: TrainConfig) -> tuple[int, int]:
+    """Optimizer steps in all, and those that warm up."""
+    total = settings.epochs * -(-rows // settings.batch_size)
+    return total, min(math.ceil(total * settings.warmup_share), total - 1)
+
+
 def rate_at(step: int, total: int, warmup: int) -> float:
     """Factor of the learning rate at a step (from 0): up in a line from zero over the warm-up, then down to zero.
 
@@ -117,8 +123,7 @@ def train_loop(
     low = uses_bf16(settings.precision, _device(model))
     lengths = train.lengths
     steps = -(-len(lengths) // settings.batch_size)  # of an epoch
-    total = settings.epochs * steps
-    warmup = min(math.ceil(total * settings.warmup_share), total - 1)
+    total, warmup = schedule(len(lengths), settings)
     position, last = checkpoints.resume(model, optimizer), Numbers()
     with checkpoints.listening():
         for epoch in range(min(position.step // steps, settings.epochs - 1), settings.epochs):

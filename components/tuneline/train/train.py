@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tuneline.train.group import Group
 from tuneline.train.loop import Examples, Numbers, train_loop
 from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
+from tuneline.train.vocabulary import bring_back, set_aside
 
 # What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
@@ -81,10 +83,17 @@ def train(
         kind = "packed rows" if isinstance(classifier, PackedClassifier) else "padded rows"
         say(f"[train] {kind}, {'bf16' if uses_bf16(settings.precision, network.device) else 'fp32'}")
     examples = {name: _examples(data, name) for name in ("train", "validation")}
+    aside = None
+    if isinstance(classifier, PackedClassifier):  # one that pads would look for the padding's own row
+        aside = set_aside(network, *(part.input_ids for part in examples.values()))
+    if aside:
+        examples = {name: replace(part, input_ids=aside.ids(part.input_ids)) for name, part in examples.items()}
     checkpoints = open_checkpoints(training_key(manifest, model, settings), group, settings)
     metrics = train_loop(
         classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group, checkpoints
     )  # fmt: skip
+    if aside:
+        bring_back(network, aside, settings, len(examples["train"].labels))
     if group.rank == 0:
         save(network, data, manifest, out)
     if group.size > 1:
