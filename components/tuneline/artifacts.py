@@ -31,6 +31,8 @@ class PreparedData:
         sha256: full-content SHA-256 per split, over texts and labels in order, and `all` over the splits'.
         unordered_sha256: the same over the rows in any order.
         notes: what the step did to the data, one sentence each.
+        pairs: whether a row has a second text.
+        clean: what was taken out of or repaired in the texts (clean.FIXES).
         max_length: tokens that the texts were cut at.
         long_texts: what was kept of longer texts: head, tail, head_tail or windows.
         truncated: rows per split that were cut.
@@ -43,8 +45,6 @@ class PreparedData:
         class_counts: rows of each label per split.
         class_weights: factor of each label that balances the training rows, mean 1 over the rows.
         sampling: how often training would draw each label; see prepare.imbalance.
-        pairs: whether rows are pairs of texts.
-        clean: what was taken out of the texts, as tuneline.clean names it; predictions do the same.
     """
 
     labels: list[str]
@@ -86,6 +86,8 @@ class Decision:
         long_texts: what is kept of longer texts: head, tail, head_tail or windows.
         base_model: the checkpoint that was fine-tuned.
         data_sha256: the training data's hash.
+        pairs: whether it answers pairs of texts.
+        clean: what is taken out of or repaired in a text before it is read (clean.FIXES).
     """
 
     labels: list[str]
@@ -93,6 +95,8 @@ class Decision:
     long_texts: str
     base_model: str
     data_sha256: str
+    pairs: bool = False
+    clean: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the decision into a model folder."""

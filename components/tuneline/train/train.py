@@ -22,6 +22,7 @@ from tuneline import checkpoint
 from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
 from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
+from tuneline.inputs import of_table
 from tuneline.packing import PackedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
@@ -175,14 +176,23 @@ def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
     for file in sorted((data / "tokenizer").iterdir()):
         shutil.copyfile(file, out / file.name)
     decision = Decision(
-        manifest.labels, manifest.max_length, manifest.long_texts, manifest.model, manifest.sha256["all"]
-    )
+        manifest.labels, manifest.max_length, manifest.long_texts, manifest.model, manifest.sha256["all"],
+        manifest.pairs, manifest.clean,
+    )  # fmt: skip
     decision.save(out)
 
 
 def _examples(data: Path, split: str) -> Examples:
     table = read_split(data, split)
-    return Examples(table.column("input_ids").to_pylist(), table.column("label").to_pylist())
+    inputs, labels = of_table(table), table.column("label").to_pylist()
+    if inputs.windows is None:
+        return Examples(inputs.rows, labels, inputs.pair_at)
+    # A window learns its text's label, and a text counts once, however many windows it has: 1 on average over the rows.
+    each = len(inputs.rows) / len(labels)
+    weights = [each / count for count in inputs.windows]
+    return Examples(
+        inputs.rows, inputs.repeat(labels), inputs.pair_at, inputs.repeat(weights), inputs.windows
+    )  # fmt: skip
 
 
 def _join() -> Group:
