@@ -22,7 +22,7 @@ from tuneline.prepare.staging import Stage, staged
 from tuneline.prepare.workers import Pool
 from tuneline.progress import say
 from tuneline.step import Artifact, Metrics, step
-from tuneline.tokens import copy_tokenizer
+from tuneline.tokenizer import copy_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def pin(data: DataConfig, model: ModelConfig) -> str:
     prints = [sources.fingerprint(uri, f"data.{name}") for name, uri in _uris(data).items() if uri]
     folder = _checkpoint(model)
     if data.corrections:
-        prints.append(corrections.fingerprint(data.corrections))
+        prints.append(sources.fingerprint(data.corrections, "data.corrections"))
     if not all(prints):
         return ""
     prints.append(_tokenizer_sha256(folder))
@@ -68,10 +68,7 @@ def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str =
         found = _find(data, pool, stage.work, out)
         used = _use(found, data)
         written = _write(used, folder, model, pool, stage.out)
-        found.audit.findings += audit.truncated(
-            {name: split.totals for name, split in written.items()}, model.max_length, model.long_texts, data,
-            {name: part.rows for name, part in used.parts.items()},
-        )  # fmt: skip
+        found.audit.findings.extend(_truncated(used, written, data, model))
         manifest = _manifest(found, used, written, folder, data, model)
         report.write(stage.out, manifest, found.audit, found.read, written, data)
         report.refuse(found.audit, stage.out, out)
@@ -132,7 +129,6 @@ def _find(data: DataConfig, pool: Pool, work: Path, out: Path) -> Found:
     }
     told = _corrected(fixed, labels)
     division = parts.divide(tables, data, labels.names)
-    say(f"[prepare] checking {sum(len(part.rows) for part in division.parts.values()):,} rows")
     checked = audit.check({name: part.audited() for name, part in division.parts.items()}, labels.names, data)
     checked.findings.extend(division.findings)
     kept = {name: part.take(~checked.drop[name]) for name, part in division.parts.items()}
@@ -222,6 +218,14 @@ def _write(used: Used, folder: Path, model: ModelConfig, pool: Pool, out: Path) 
     }
 
 
+def _truncated(
+    used: Used, written: dict[str, tokenize.Written], data: DataConfig, model: ModelConfig
+) -> list[audit.Finding]:
+    totals = {name: split.totals for name, split in written.items()}
+    rows = {name: part.rows for name, part in used.parts.items()}
+    return audit.truncated(totals, model.max_length, model.long_texts, data, rows)
+
+
 def _manifest(
     found: Found, used: Used, written: dict[str, tokenize.Written], folder: Path, data: DataConfig, model: ModelConfig
 ) -> PreparedData:
@@ -245,7 +249,7 @@ def _manifest(
         notes=found.notes,
         class_counts=counts,
         class_weights=plan.class_weights,
-        sampling=plan.as_json(),
+        sampling=plan.sampling,
         pairs=bool(data.pair_column),
         clean=fixes_of(data.policy),
     )

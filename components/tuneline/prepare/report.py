@@ -44,7 +44,7 @@ def write(
         max_length=manifest.max_length,
         long_texts=manifest.long_texts,
         class_weights=dict(zip(manifest.labels, manifest.class_weights, strict=True)),
-        sampling=dict(zip(manifest.labels, manifest.sampling["..."], strict=True)),
+        sampling=dict(zip(manifest.labels, manifest.sampling["shares"], strict=True)),
         label_errors=_suspects(out, manifest.labels, data) if data.label_errors else None,
         identity={
             "sources": manifest.sources, "versions": manifest.versions, "sha256": manifest.sha256,
@@ -114,9 +114,9 @@ def publish(folder: Path, shown: Artifact, run: StepRun) -> None:
 
 def metrics(folder: Path, manifest: PreparedData) -> dict[str, float]:
     """Numbers of the prepared data: rows and share of truncated texts per split, and findings by severity."""
-    findings = read_json(folder / "audit.json")["findings"]
+    told = read_json(folder / "audit.json")
     found = {f"{name}_rows": float(manifest.rows[name]) for name in SPLITS}
     found |= {f"{name}_truncated": manifest.truncated[name] / manifest.rows[name] for name in SPLITS}
-    found["warnings"] = float(sum(finding["severity"] == "warning" for finding in findings))
-    found["removed_rows"] = float(read_json(folder / "audit.json").get("removed", 0))
+    found["warnings"] = float(sum(finding["severity"] == "warning" for finding in told["findings"]))
+    found["removed_rows"] = float(sum(told["removed"].values()))
     return found
