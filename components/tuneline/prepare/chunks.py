@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +39,11 @@ def chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _sizes(rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     """Bytes of text in each row."""
     import numpy as np
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
     columns = [rows.column(name) for name in ("text", "pair") if name in rows.schema.names]
-    return np.sum([np.asarray(pc.fill_null(pc.binary_length(column), 0), np.int64) for column in columns], axis=0)
+    compute: Any = pyarrow.compute  # its functions are made when it is imported
+    return np.sum([np.asarray(compute.binary_length(column), np.int64) for column in columns], axis=0)
 
 
 def _compact(rows: pa.Table) -> pa.RecordBatch:

@@ -17,7 +17,7 @@ from tuneline.config import DataConfig
 from tuneline.errors import InputError
 from tuneline.prepare import sources, split
 from tuneline.prepare.chunks import Chunks, chunks, lists
-from tuneline.prepare.corrections import DROP, Corrections
+from tuneline.prepare.corrections import Corrections
 from tuneline.prepare.workers import Pool
 from tuneline.progress import say
 
@@ -246,11 +246,8 @@ def _labels(batch: pa.RecordBatch, labels: Labels, corrections: Corrections | No
     given = batch.column("label")
     if corrections is None:
         return labels.codes(given, place)
-    old = given.to_pylist()
-    new = corrections.apply(*lists(batch), old)
-    dropped = np.array([now == DROP != before for now, before in zip(new, old, strict=True)], bool)
-    codes = labels.codes(pa.array([None if now == DROP else now for now in new], pa.large_string()), place)
-    return np.where(dropped, np.int32(DROPPED), codes)
+    new, kept = corrections.apply(*lists(batch), given.to_pylist())
+    return np.where(kept, labels.codes(pa.array(new, pa.large_string()), place), np.int32(DROPPED))
 
 
 def _times(batch: pa.RecordBatch, uri: str, first: int, column: str) -> np.ndarray:

@@ -84,7 +84,9 @@ def divide(tables: dict[str, Table], data: DataConfig, names: list[str]) -> Divi
     whole = parts.pop("train")
     places, times = whole.table.places["split"][whole.rows], whole.table.times
     at, moved = _assigned(places, None if times is None else times[whole.rows], whole.labels, data)
-    notes = [f"train: {moved} rows kept from the held-out splits, because train had none of their classes"] if moved else []
+    notes = (
+        [f"train: {moved} rows kept from the held-out splits, because train had none of their classes"] if moved else []
+    )
     for number, name in enumerate(SPLITS):
         if name in ("train", *made):
             parts[name] = whole.take(np.flatnonzero(at == number))

@@ -7,7 +7,7 @@ does about it what the policy says, and tokenizes once so that the training step
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,7 @@ def _manifest(
         notes=found.notes,
         class_counts=counts,
         class_weights=plan.class_weights,
-        sampling=plan.sampling,
+        sampling=asdict(plan.sampling),
         pairs=bool(data.pair_column),
         clean=fixes_of(data.policy),
     )

@@ -1,9 +1,9 @@
 """Splits and samples by content hash: a row's place depends on its text and the seed, never on the order of the file.
 
 Equal texts get equal hashes, so that duplicates stay on one side; with a group column the group is hashed instead, so
-that an author's rows stay together. Adding rows moves no old row, with one exception that cannot be had otherwise: where
-training has no row of a class, the held-out rows of its texts are moved there (`keep_classes`), and a class that gains
-or loses its only training rows may so move its own.
+that an author's rows stay together. Adding rows moves no old row, with one exception that cannot be had otherwise:
+where training has no row of a class, the held-out rows of its texts are moved there (`keep_classes`), and a class that
+gains or loses its only training rows may so move its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _CHANCE = 0.001
 
 def place(text: str, seed: int, purpose: str) -> float:
     """A number in [0, 1) drawn from the text (SHA-256), the same on every machine."""
-    return float(places([text], seed, purpose)[0]) / 2**64
+    digest = hashlib.sha256(f"{purpose}\0{seed}\0".encode() + text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def places(texts: Iterable[str], seed: int, purpose: str) -> np.ndarray:

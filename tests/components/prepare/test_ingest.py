@@ -27,7 +27,9 @@ def batches(texts: list[str], sizes: list[int]) -> list[pa.RecordBatch]:
     for size in [*sizes, len(texts)]:
         part = texts[start : start + size]
         start += size
-        found.append(pa.record_batch({"text": pa.array(part, pa.large_string()), "label": pa.array(part, pa.large_string())}))
+        found.append(
+            pa.record_batch({"text": pa.array(part, pa.large_string()), "label": pa.array(part, pa.large_string())})
+        )
     return found
 
 
@@ -69,7 +71,9 @@ def test_a_chunk_is_sent_without_the_rows_around_it(small_chunks):
     assert max(len(pickle.dumps(chunk)) for chunk in list(chunks(whole))[:5]) < 2000
 
 
-def ingest(folder: Path, rows: list[Any], header: tuple[str, ...] = ("text", "label"), **keys: Any) -> tuple[Table, Labels]:
+def ingest(
+    folder: Path, rows: list[Any], header: tuple[str, ...] = ("text", "label"), **keys: Any
+) -> tuple[Table, Labels]:
     data, labels = DataConfig(train=str(write_csv(folder / "t.csv", rows, header)), **keys), Labels()
     with Pool(1) as pool:
         return read(data.train, "train", data, labels, pool, folder, None), labels

@@ -42,7 +42,9 @@ class Fail:
 
 
 def children() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "tuneline.prepare.workers" in " ".join(child.cmdline())]
+    return [
+        child.pid for child in psutil.Process().children() if "tuneline.prepare.workers" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.fixture(autouse=True)
