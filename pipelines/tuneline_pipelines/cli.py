@@ -383,7 +383,11 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
         told.print(f"MLflow UI: {without_credentials(state.tracking_uri)} (MLFLOW_TRACKING_URI)", markup=False)
         return
     close_abandoned(state)
-    told.print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", markup=False)
+    # MLflow's UI begins with its tools for language models unless told otherwise.
+    told.print(
+        f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job workers would take 1.5 GB
     os.environ["MLFLOW_BACKEND_STORE_URI"] = state.tracking_uri  # not an argument: it may hold a password
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]

@@ -62,7 +62,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def page(browser: Any, address: str, wanted: list[str], picture: str) -> None:
     """Open a page, wait until it shows every wanted text, and keep a screenshot in $TUNELINE_SCREENSHOTS."""
-    browser.get(address)
+    browser.get(f"{address}?workflowType=machine_learning")
     until = time.monotonic() + 60
     while missing := [text for text in wanted if text not in browser.find_element("tag name", "body").text]:
         assert time.monotonic() < until, f"not on the page: {missing}"
