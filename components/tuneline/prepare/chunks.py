@@ -43,7 +43,8 @@ def _sizes(rows: pa.RecordBatch | pa.Table) -> np.ndarray:
 
     columns = [rows.column(name) for name in ("text", "pair") if name in rows.schema.names]
     compute: Any = pyarrow.compute  # its functions are made when it is imported
-    return np.sum([np.asarray(compute.binary_length(column), np.int64) for column in columns], axis=0)
+    lengths = [compute.fill_null(compute.binary_length(column), 0) for column in columns]
+    return np.sum([np.asarray(each, np.int64) for each in lengths], axis=0)
 
 
 def _compact(rows: pa.Table) -> pa.RecordBatch:

@@ -36,10 +36,10 @@ def pin(data: DataConfig, model: ModelConfig) -> str:
     Raises:
         InputError: a source, the file of corrections or the checkpoint is missing.
     """
-    prints = [sources.fingerprint(uri, f"data.{name}") for name, uri in _uris(data).items() if uri]
+    prints = [sources.fingerprint(uri, f"data.{name}", data) for name, uri in _uris(data).items() if uri]
     folder = _checkpoint(model)
     if data.corrections:
-        prints.append(sources.fingerprint(data.corrections, "data.corrections"))
+        prints.append(corrections.fingerprint(data.corrections))
     if not all(prints):
         return ""
     prints.append(_tokenizer_sha256(folder))
