@@ -83,14 +83,17 @@ def _number(count: int, what: str) -> str:
 
 
 def _tokens(totals: dict[str, np.ndarray], max_length: int, long_texts: str) -> dict[str, Any]:
-    """Histograms with common edges: up to what 99.5% of the texts reach, and beyond the cut; the last bin is open."""
+    """Histograms with common edges: up to what 99.5% of the texts reach and, unless that is far, beyond the cut.
+
+    The last bin is open.
+    """
     import numpy as np
 
     totals = {name: lengths for name, lengths in totals.items() if len(lengths)}
     if not totals:
         return {}
     reach = max(float(np.percentile(lengths, 99.5)) for lengths in totals.values())
-    end = max(reach, 1.15 * max_length if any(lengths.max() > max_length for lengths in totals.values()) else 0.0, 8.0)
+    end = max(reach, 1.1 * max_length if max_length < 4 * reach else 0.0, 8.0)
     width = max(1, int(np.ceil(end / BINS)))
     edges = [at * width for at in range(int(np.ceil(end / width)) + 1)]
     splits = {}
@@ -168,16 +171,23 @@ def _histograms(tokens: dict[str, Any]) -> list[dict[str, Any]]:
     end, drawings = edges[-1], []
     for name, split in tokens["splits"].items():
         most, wide = max(split["counts"]) or 1, 320 / (len(edges) - 1)
-        columns = [
+        columns = [  # a bin that the cut parts is drawn as within
             {"x": round(at * wide, 2), "wide": round(wide - 1, 2), "y": round(120 - 120 * count / most, 2),
              "high": round(120 * count / most, 2), "over": edges[at] >= cut, "count": count, "low": edges[at],
              "top": edges[at + 1] - 1 if at + 2 < len(edges) else None}
             for at, count in enumerate(split["counts"])
         ]  # fmt: skip
-        marks = [{"x": round(320 * at / 4, 1), "at": round(end * at / 4)} for at in range(5)]
+        marks = [{"x": round(320 * at / end, 1), "at": at} for at in range(0, end + 1, _step(end))]
         line = round(320 * cut / end, 1) if cut <= end else None
         drawings.append({"name": name, "columns": columns, "cut": line, "marks": marks, **split})
     return drawings
+
+
+def _step(end: int) -> int:
+    """A round distance of some four marks on an axis that ends here."""
+    rough = max(end / 4, 1)
+    power = 10 ** (len(str(int(rough))) - 1)
+    return power * next(step for step in (1, 2, 5, 10) if step * power >= rough * 0.8)
 
 
 def _flat(identity: dict[str, Any]) -> list[tuple[str, Any]]:
