@@ -174,7 +174,7 @@ def _scripts(texts: Sequence[str], encoded: list[bytes]) -> np.ndarray:
     found[letters] = latin
     rest = np.flatnonzero(~plain)
     if len(rest):
-        counts = _letters([texts[at] for at in rest])
+        counts = _letters([texts[at] for at in rest.tolist()])
         counts[:, kana] += np.where(counts[:, kana] > 0, counts[:, han], 0)
         found[rest] = counts.argmax(1)
     return found
