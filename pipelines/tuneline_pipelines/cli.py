@@ -354,14 +354,15 @@ def predict(
     model: Annotated[str, typer.Argument(help="MODEL@alias or MODEL/VERSION.")],
     file: Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet.")],
     column: Annotated[str, typer.Option(help="The column of texts.")] = "text",
+    pair_column: Annotated[str, typer.Option(help="That of second texts, for a model of pairs.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; else stdout.")] = None,
 ) -> None:
     """Label the texts of a file with a registered model.
 
     tuneline predict quickstart@champion new.csv -o labelled.csv
     """
+    from tuneline.serve.files import named, write
     from tuneline.serve.files import predict as rows_of
-    from tuneline.serve.files import write
     from tuneline_pipelines.show import LiveSteps
     from tuneline_pipelines.state import open_state
 
@@ -369,7 +370,8 @@ def predict(
         raise InputError(f"--output: {output} is the input; name another file")
     open_state()
     with LiveSteps(told) as live:
-        write(rows_of(model, file, column, lambda done, total: live.tell("predict", done, total, "texts")), output)
+        columns = named(column, pair_column)
+        write(rows_of(model, file, columns, lambda done, total: live.tell("predict", done, total, "texts")), output)
 
 
 @app.command()

@@ -63,6 +63,7 @@ class Classifier:
         self,
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
+        *,
         batch_size: int = 32,
         on_batch: Callable[[int], None] | None = None,
     ) -> np.ndarray:

@@ -17,6 +17,7 @@ from tests.conftest import WORDS, reviews
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import RegisterConfig
 from tuneline.errors import InputError
+from tuneline.inputs import of_tokens
 from tuneline.register.register import register
 from tuneline.serve.model import ALLOWED_FILES, Classifier, PyFunc
 from tuneline.tracking import step_run
@@ -71,7 +72,7 @@ def test_these_texts_can_tell_a_wrong_answer_from_a_right_one(classifier):
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_a_text_gets_the_same_answer_alone_and_in_any_batch(classifier, batch_size):
     alone = np.concatenate([classifier.predict_proba([text]) for text in TEXTS])
-    assert classifier.predict_proba(TEXTS, batch_size) == pytest.approx(alone, abs=1e-5)
+    assert classifier.predict_proba(TEXTS, batch_size=batch_size) == pytest.approx(alone, abs=1e-5)
 
 
 def test_answers_come_in_the_order_of_the_texts(classifier):
@@ -80,8 +81,8 @@ def test_answers_come_in_the_order_of_the_texts(classifier):
 
 
 def test_token_ids_get_the_answer_of_their_text(classifier):
-    ids = [encoding.ids for encoding in classifier.tokenizer.encode_batch(TEXTS)]
-    assert np.array_equal(classifier.predict_proba_ids(ids), classifier.predict_proba(TEXTS))
+    inputs = of_tokens(classifier.encoder.encode(TEXTS))
+    assert np.array_equal(classifier.predict_proba_inputs(inputs), classifier.predict_proba(TEXTS))
 
 
 @pytest.mark.parametrize("side", ["head", "tail"])
