@@ -174,7 +174,7 @@ def test_refused_data_leaves_the_audit_and_nothing_to_train_on(tmp_path, tiny_ch
 
 def test_texts_too_long_for_the_policy_are_refused_with_their_audit(tmp_path, tiny_checkpoint):
     rows = [(f"{text} {text} {text} {text}", label) for text, label in reviews(60)]
-    with pytest.raises(InputError, match=r"data\.train: .* texts of train \(100%\) have more than 16 tokens"):
+    with pytest.raises(InputError, match=r"data\.train: .* texts of train \(100%\) longer than 16 tokens"):
         run(tmp_path, tiny_checkpoint, rows, policy={"truncated": "fail"})
     assert set(files(tmp_path / "data")) == {"audit.html", "audit.json"}
 
