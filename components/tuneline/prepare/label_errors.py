@@ -11,6 +11,7 @@ know is taken off the counts. So no library of models is needed here, nor its 15
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _out_of_fold(rows: Sparse, labels: np.ndarray, folds: np.ndarray, classes: i
         cells = entry_folds[mine] * rows.width + rows.columns[mine]
         inside = np.bincount(cells, rows.values[mine], minlength=FOLDS * rows.width).reshape(FOLDS, rows.width)
         total = inside.sum(0)
-        for fold, (first, last) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+        for fold, (first, last) in enumerate(itertools.pairwise(borders)):
             if np.any((labels == label) & (folds != fold)):
                 counts = np.maximum(total - inside[fold], 0) + SMOOTHING
                 scored[first:last, label] = rows.times(np.log(counts / counts.sum()), first, last)
