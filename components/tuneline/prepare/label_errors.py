@@ -189,7 +189,7 @@ def write(
             index = int(ranked.rows[place])
             pair = None if pairs is None else pairs[index]
             shown = texts[index] if pair is None else f"{texts[index]}\n{pair}"
-            label, suggested = classes[labels[index]], classes[ranked.suggested[place]]
+            label, suggested = classes[int(labels[index])], classes[int(ranked.suggested[place])]
             cells = (split_name, str(rows[index] + 1), shown[:SHOWN], label, suggested)
             key = corrections.key(texts[index], pair)
             score = f"{ranked.scores[place]:.4f}"

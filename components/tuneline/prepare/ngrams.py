@@ -64,7 +64,7 @@ def tfidf(texts: Sequence[str]) -> Sparse:
     known = frequency > 1
     place = np.cumsum(known, dtype=np.int32) - 1
     idf = (1 + np.log((1 + len(texts)) / (1 + frequency[known]))).astype(np.float32)
-    weighted = [_weighted(lengths, features, counts, known, place, idf) for lengths, features, counts in parts]
+    weighted = [_weighted(*parts.pop(0), known, place, idf) for _ in range(len(parts))]  # freed one by one
     lengths, columns, values = (np.concatenate(columns) for columns in zip(*weighted, strict=True))
     return Sparse(np.concatenate([[0], np.cumsum(lengths)]), columns, values, int(known.sum()))
 
