@@ -49,6 +49,12 @@ class Sparse:
         sums = np.concatenate([[0.0], np.cumsum(self.values[begin:end] * weights[self.columns[begin:end]])])
         return np.diff(sums[self.starts[first : last + 1] - begin])
 
+    def totals(self, part: slice, kept: np.ndarray) -> np.ndarray:
+        """Sums of each column, float64 [width], over those of a part of the entries that are kept (bool [entries])."""
+        import numpy as np
+
+        return np.bincount(self.columns[part][kept], self.values[part][kept], minlength=self.width)
+
 
 def tfidf(texts: Sequence[str]) -> Sparse:
     """The texts' n-grams: 1 + log of the count, times the inverse document frequency, each row of length 1.
