@@ -86,7 +86,7 @@ def find(
         return Ranked(nothing, nothing, np.zeros(0), 0, len(whole))
     order, folds = _drawn(whole, labels, len(classes), seed)
     given = labels[order]
-    scored = _out_of_fold(tfidf([whole[index] for index in order.tolist()]), given, folds, len(classes))
+    scored = _out_of_fold(tfidf([whole[int(index)] for index in order]), given, folds, len(classes))
     candidate, suggested, scores = _confident(scored, given)
     ranking = np.lexsort((np.arange(len(order)), scores, ~candidate))
     return Ranked(order[ranking], suggested[ranking], scores[ranking], int(candidate.sum()), len(whole))
