@@ -196,3 +196,12 @@ def _short(cell: str) -> str:
 def _some(names: Collection[str]) -> str:
     shown = [_short(name) for name in sorted(names)[:10]]
     return ", ".join(shown) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def fingerprint(path: str) -> str:
+    """What pins a file of corrections: its content.
+
+    Raises:
+        InputError: not there, or not readable.
+    """
+    return hashlib.sha256(_text(path, f"data.corrections: {path}").encode()).hexdigest()
