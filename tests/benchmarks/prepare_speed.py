@@ -43,7 +43,8 @@ def main() -> None:
         source = Path(home) / f"texts.{asked.form}"
         write_source(source, asked.rows)
         size = source.stat().st_size / 1e6
-        print(f"{asked.rows:,} rows, {size:.0f} MB as {asked.form}, {asked.processes} processes, load {os.getloadavg()[0]:.1f}")
+        load = os.getloadavg()[0]
+        print(f"{asked.rows:,} rows, {size:.0f} MB as {asked.form}, {asked.processes} processes, load {load:.1f}")
         seconds: dict[str, list[float]] = {}
         for _ in range(asked.rounds):
             for name in ("datasets.map", *asked.ways):
@@ -103,10 +104,10 @@ def recombined(rows: int) -> Iterator[tuple[str, str]]:
 
 def measured(arguments: list[str], home: str) -> tuple[float, int]:
     """Seconds that one way took, as it says itself, and the peak bytes of it and its children."""
-    environment = os.environ | {"HF_HOME": f"{home}/hf", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.prepare_speed", "--one", *arguments], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=environment,
+        stderr=subprocess.STDOUT, text=True, env=os.environ | quiet | {"HF_HOME": f"{home}/hf"},
     )  # fmt: skip
     peak, done = [0], threading.Event()
 

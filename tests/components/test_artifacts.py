@@ -13,8 +13,8 @@ from tuneline.artifacts import (
     read_json,
     read_split,
     sha256_file,
-    write_json,
     split_writer,
+    write_json,
 )
 
 MANIFEST = PreparedData(

@@ -6,7 +6,6 @@ What stays in memory is a few numbers for each row, never the texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -247,8 +247,9 @@ def test_an_interruption_leaves_no_process_and_no_folder(tmp_path, tiny_checkpoi
         "from pathlib import Path; from tuneline.step import guarded; from tuneline.config import *\n"
         "from tuneline.prepare.prepare import prepare\n"
         "with guarded():\n"
-        f"    prepare(DataConfig(train={str(path)!r}, workers=2, label_errors=False),\n"
-        f"            ModelConfig(name={str(tiny_checkpoint)!r}, max_length=16), Path({str(tmp_path / 'out/data')!r}))\n"
+        f"    data = DataConfig(train={str(path)!r}, workers=2, label_errors=False)\n"
+        f"    model = ModelConfig(name={str(tiny_checkpoint)!r}, max_length=16)\n"
+        f"    prepare(data, model, Path({str(tmp_path / 'out/data')!r}))\n"
     )
     step = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
