@@ -128,7 +128,7 @@ def _suspects(out: Path, labels: list[str], checked: Audit, seed: int) -> list[d
     texts, given, rows = Texts(table), np.asarray(table.column("label")), np.asarray(table.column("row"))
     ranked = label_errors.find(texts, given, labels, seed)
     label_errors.write(
-        out / "label_errors.csv", ranked, Texts(table, "text"), given, labels, memoryview(rows),
+        out / "label_errors.csv", ranked, Texts(table, "text"), given, labels, rows.tolist(),
         Texts(table, "pair") if "pair" in table.schema.names else None,
     )  # fmt: skip
     examples = {"train": (rows[ranked.rows[: min(ranked.count, 10)]] + 1).tolist()}
