@@ -13,8 +13,8 @@ from tuneline.artifacts import (
     read_json,
     read_split,
     sha256_file,
-    write_json,
     split_writer,
+    write_json,
 )
 
 MANIFEST = PreparedData(
@@ -31,7 +31,10 @@ def test_a_manifest_survives_its_folder(tmp_path):
 
 
 def test_a_decision_survives_its_folder(tmp_path):
-    decision = Decision(labels=["nein", "да"], max_length=64, long_texts="head", base_model="pkg:x", data_sha256="ab")
+    decision = Decision(
+        labels=["nein", "да"], max_length=64, long_texts="head", base_model="pkg:x", data_sha256="ab", pairs=True,
+        clean=["markup"],
+    )  # fmt: skip
     decision.save(tmp_path)
     assert Decision.load(tmp_path) == decision
     assert [path.name for path in tmp_path.iterdir()] == ["tuneline.json"]

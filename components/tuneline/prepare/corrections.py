@@ -130,7 +130,7 @@ def load(path: str, label_map: Mapping[str, str] | None = None) -> Corrections:
         written = row["new_label"].strip()
         if not written:
             continue
-        name = row["key"].strip().lower()
+        name = row["key"].strip()
         if not _KEY.fullmatch(name):
             raise InputError(f"{place}: row {number}, column 'key': {_short(name)} found; keep it as it was written")
         label = None if written == DROP else (label_map or {}).get(unguarded(written), unguarded(written))
@@ -170,7 +170,7 @@ def _rows(text: str, place: str) -> Iterable[dict[str, str]]:
             if header.count(column) != 1:
                 found = ", ".join(_short(cell) for cell in header[:20]) or "none"
                 raise InputError(f"{place}: its header needs one column {column!r}; found {found}")
-        for cells in filter(any, reader):
+        for cells in filter(None, reader):
             number += 1
             if len(cells) != len(header):
                 raise InputError(
@@ -196,3 +196,12 @@ def _short(cell: str) -> str:
 def _some(names: Collection[str]) -> str:
     shown = [_short(name) for name in sorted(names)[:10]]
     return ", ".join(shown) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def fingerprint(path: str) -> str:
+    """What pins a file of corrections: its content.
+
+    Raises:
+        InputError: not there, or not readable.
+    """
+    return hashlib.sha256(_text(path, f"data.corrections: {path}").encode()).hexdigest()

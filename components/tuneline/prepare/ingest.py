@@ -6,7 +6,6 @@ What stays in memory is a few numbers for each row, never the texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,7 +213,7 @@ def read(
             places.add(found.places)
             own.add({"labels": _labels(found.batch, labels, corrections, f"data.{name}: {uri}")})
             if data.time_column:
-                own.add({"times": _times(found.batch, uri, starts[-1], data.time_column)})
+                own.add({"times": _microseconds(found.batch.column("time"))})
             starts.append(starts[-1] + len(found.batch))
             told.update(starts[-1])
     if len(starts) == 1:
@@ -250,14 +249,10 @@ def _labels(batch: pa.RecordBatch, labels: Labels, corrections: Corrections | No
     return np.where(kept, labels.codes(pa.array(new, pa.large_string()), place), np.int32(DROPPED))
 
 
-def _times(batch: pa.RecordBatch, uri: str, first: int, column: str) -> np.ndarray:
+def _microseconds(times: pa.Array) -> np.ndarray:
     import numpy as np
     import pyarrow as pa
 
-    times = batch.column("time")
-    if times.null_count:
-        row = first + int(np.asarray(times.is_null()).argmax()) + 1
-        raise InputError(f"{uri}: row {row}, column {column!r}: no date or time; remove the row or fill it in")
     return np.asarray(times.cast(pa.int64()))
 
 

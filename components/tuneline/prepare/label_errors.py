@@ -11,6 +11,7 @@ know is taken off the counts. So no library of models is needed here, nor its 15
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def find(
         return Ranked(nothing, nothing, np.zeros(0), 0, len(whole))
     order, folds = _drawn(whole, labels, len(classes), seed)
     given = labels[order]
-    scored = _out_of_fold(tfidf([whole[index] for index in order]), given, folds, len(classes))
+    scored = _out_of_fold(tfidf([whole[int(index)] for index in order]), given, folds, len(classes))
     candidate, suggested, scores = _confident(scored, given)
     ranking = np.lexsort((np.arange(len(order)), scores, ~candidate))
     return Ranked(order[ranking], suggested[ranking], scores[ranking], int(candidate.sum()), len(whole))
@@ -109,16 +110,13 @@ def _out_of_fold(rows: Sparse, labels: np.ndarray, folds: np.ndarray, classes: i
     import numpy as np
 
     borders = np.searchsorted(folds, np.arange(FOLDS + 1))
-    lengths = np.diff(rows.starts)
-    entry_labels = np.repeat(labels.astype(np.int32), lengths)
-    entry_folds = np.repeat(folds.astype(np.int32), lengths)
+    parts = [slice(rows.starts[first], rows.starts[last]) for first, last in itertools.pairwise(borders)]
+    entry_labels = np.repeat(labels.astype(np.int32), np.diff(rows.starts))
     scored = np.full((len(labels), classes), -np.inf)
     for label in range(classes):
-        mine = entry_labels == label
-        cells = entry_folds[mine] * rows.width + rows.columns[mine]
-        inside = np.bincount(cells, rows.values[mine], minlength=FOLDS * rows.width).reshape(FOLDS, rows.width)
-        total = inside.sum(0)
-        for fold, (first, last) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+        inside = [rows.totals(part, entry_labels[part] == label) for part in parts]
+        total = np.sum(inside, axis=0)
+        for fold, (first, last) in enumerate(itertools.pairwise(borders)):
             if np.any((labels == label) & (folds != fold)):
                 counts = np.maximum(total - inside[fold], 0) + SMOOTHING
                 scored[first:last, label] = rows.times(np.log(counts / counts.sum()), first, last)
@@ -188,7 +186,7 @@ def write(
             index = int(ranked.rows[place])
             pair = None if pairs is None else pairs[index]
             shown = texts[index] if pair is None else f"{texts[index]}\n{pair}"
-            label, suggested = classes[labels[index]], classes[ranked.suggested[place]]
+            label, suggested = classes[int(labels[index])], classes[int(ranked.suggested[place])]
             cells = (split_name, str(rows[index] + 1), shown[:SHOWN], label, suggested)
             key = corrections.key(texts[index], pair)
             score = f"{ranked.scores[place]:.4f}"

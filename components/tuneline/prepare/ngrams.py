@@ -49,6 +49,12 @@ class Sparse:
         sums = np.concatenate([[0.0], np.cumsum(self.values[begin:end] * weights[self.columns[begin:end]])])
         return np.diff(sums[self.starts[first : last + 1] - begin])
 
+    def totals(self, part: slice, kept: np.ndarray) -> np.ndarray:
+        """Sums of each column, float64 [width], over those of a part of the entries that are kept (bool [entries])."""
+        import numpy as np
+
+        return np.bincount(self.columns[part][kept], self.values[part][kept], minlength=self.width)
+
 
 def tfidf(texts: Sequence[str]) -> Sparse:
     """The texts' n-grams: 1 + log of the count, times the inverse document frequency, each row of length 1.
@@ -64,7 +70,7 @@ def tfidf(texts: Sequence[str]) -> Sparse:
     known = frequency > 1
     place = np.cumsum(known, dtype=np.int32) - 1
     idf = (1 + np.log((1 + len(texts)) / (1 + frequency[known]))).astype(np.float32)
-    weighted = [_weighted(lengths, features, counts, known, place, idf) for lengths, features, counts in parts]
+    weighted = [_weighted(*parts.pop(0), known, place, idf) for _ in range(len(parts))]  # freed one by one
     lengths, columns, values = (np.concatenate(columns) for columns in zip(*weighted, strict=True))
     return Sparse(np.concatenate([[0], np.cumsum(lengths)]), columns, values, int(known.sum()))
 

@@ -18,7 +18,7 @@ from tuneline.config import DataConfig, ModelConfig, from_flat
 from tuneline.errors import InputError
 from tuneline.prepare import audit, classes, corrections, imbalance, ingest, parts, report, sources, tokenize
 from tuneline.prepare.identity import of_all
-from tuneline.prepare.staging import Stage, staged
+from tuneline.prepare.staging import staged
 from tuneline.prepare.workers import Pool
 from tuneline.progress import say
 from tuneline.step import Artifact, Metrics, step
@@ -256,7 +256,7 @@ def _manifest(
 
 
 def prepare_step(out: Artifact, page: Artifact, shown: Metrics, expected_pin: str, **parameters: Any) -> None:
-    """The KFP component's work: flat `data_*` and `model_*` parameters in; prepared data, the audit's page, numbers out."""
+    """The KFP component's work: flat `data_*` and `model_*` parameters in; data, the audit's page and numbers out."""
     folder = Path(out.path)
     with step("prepare", parameters) as run:
         data, model = from_flat(DataConfig, parameters), from_flat(ModelConfig, parameters)

@@ -96,7 +96,12 @@ def _shares(manifest: PreparedData) -> dict[str, float]:
 
 
 class Texts(Sequence[str]):
-    """The texts of a written split, read from the mapped file as they are asked for; a pair is parted by a line break."""
+    """The texts of a written split, read from the mapped file as they are asked for.
+
+    Args:
+        table: as read_split gives it.
+        names: the columns, parted by a line break; none takes the text and, where there is one, the pair.
+    """
 
     def __init__(self, table: pa.Table, *names: str) -> None:
         self.columns = [table.column(name) for name in names or ("text", "pair") if name in table.schema.names]
@@ -123,7 +128,7 @@ def _suspects(out: Path, labels: list[str], checked: Audit, seed: int) -> list[d
     texts, given, rows = Texts(table), np.asarray(table.column("label")), np.asarray(table.column("row"))
     ranked = label_errors.find(texts, given, labels, seed)
     label_errors.write(
-        out / "label_errors.csv", ranked, Texts(table, "text"), given, labels, rows,
+        out / "label_errors.csv", ranked, Texts(table, "text"), given, labels, memoryview(rows),
         Texts(table, "pair") if "pair" in table.schema.names else None,
     )  # fmt: skip
     examples = {"train": (rows[ranked.rows[: min(ranked.count, 10)]] + 1).tolist()}
@@ -156,7 +161,9 @@ def metrics(folder: Path, manifest: PreparedData) -> dict[str, float]:
     told = read_json(folder / "audit.json")
     found = {f"{name}_rows": float(manifest.rows[name]) for name in SPLITS}
     found |= {f"{name}_truncated": manifest.truncated[name] / manifest.rows[name] for name in SPLITS}
-    found |= {"label_errors": float(each["count"]) for each in told["findings"] if each["check"] == "label_errors"}
+    for finding in told["findings"]:
+        if finding["check"] == "label_errors":
+            found["label_errors"] = float(finding["count"])
     found["warnings"] = float(sum(finding["severity"] == "warning" for finding in told["findings"]))
     found["removed_rows"] = float(sum(told["removed"].values()))
     return found

@@ -174,7 +174,7 @@ def test_refused_data_leaves_the_audit_and_nothing_to_train_on(tmp_path, tiny_ch
 
 def test_texts_too_long_for_the_policy_are_refused_with_their_audit(tmp_path, tiny_checkpoint):
     rows = [(f"{text} {text} {text} {text}", label) for text, label in reviews(60)]
-    with pytest.raises(InputError, match=r"data\.train: .* texts of train \(100%\) have more than 16 tokens"):
+    with pytest.raises(InputError, match=r"data\.train: .* texts of train \(100%\) longer than 16 tokens"):
         run(tmp_path, tiny_checkpoint, rows, policy={"truncated": "fail"})
     assert set(files(tmp_path / "data")) == {"audit.html", "audit.json"}
 
@@ -247,8 +247,9 @@ def test_an_interruption_leaves_no_process_and_no_folder(tmp_path, tiny_checkpoi
         "from pathlib import Path; from tuneline.step import guarded; from tuneline.config import *\n"
         "from tuneline.prepare.prepare import prepare\n"
         "with guarded():\n"
-        f"    prepare(DataConfig(train={str(path)!r}, workers=2, label_errors=False),\n"
-        f"            ModelConfig(name={str(tiny_checkpoint)!r}, max_length=16), Path({str(tmp_path / 'out/data')!r}))\n"
+        f"    data = DataConfig(train={str(path)!r}, workers=2, label_errors=False)\n"
+        f"    model = ModelConfig(name={str(tiny_checkpoint)!r}, max_length=16)\n"
+        f"    prepare(data, model, Path({str(tmp_path / 'out/data')!r}))\n"
     )
     step = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

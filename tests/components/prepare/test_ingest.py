@@ -127,7 +127,7 @@ def test_texts_are_cleaned_before_they_are_hashed_where_the_policy_says_so(tmp_p
 
 def test_a_row_without_a_date_is_named(tmp_path):
     rows = [("a", "x", "2026-01-01"), ("b", "x", "")]
-    with pytest.raises(InputError, match=r"t\.csv: row 2, column 'day': no date or time"):
+    with pytest.raises(InputError, match=r"t\.csv: row 2, column 'day': nothing found; an ISO 8601 date"):
         ingest(tmp_path, rows, ("text", "label", "day"), time_column="day", test_from="2026-02-01")
 
 
