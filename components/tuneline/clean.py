@@ -37,7 +37,7 @@ _INLINE = frozenset(
 )
 # The second form lost its ampersand on the way, as in much news text: "Apple #39;s" and "quot;".
 _ENTITY = re.compile(
-    r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});|(?<![&\w])(#[0-9]{2,4}|quot|amp|lt|gt|nbsp);"
+    r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});|(?<![&\w;])(#[0-9]{2,4}|quot|amp|lt|gt|nbsp);"
 )
 
 EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
@@ -74,6 +74,7 @@ _BYTES = _one_byte()
 _CONTINUES = "".join(re.escape(character) for character, byte in _BYTES.items() if byte < 0xC0)
 # Characters after which a word may truly end: "IRMÃ”" closes a quotation, "cafÃ©" does not.
 _ENDS = frozenset("“”‘’‚„…–—«»‹›·°®™¹²³ªº")
+_OPENS = frozenset("„‚«»“‘")
 # UTF-8 read as Windows-1252: Latin in two, Cyrillic and Greek in runs of twos, the rest in three or four.
 _MISREAD = re.compile(
     f"[\xc2-\xc5][{_CONTINUES}]|(?:[\xce-\xd1][{_CONTINUES}]){{2,}}"
@@ -99,9 +100,9 @@ def repair(text: str) -> str:
 
 
 def _reread(match: re.Match[str]) -> str:
-    found, before = match.group(), match.string[match.start() - 1 : match.start()]
+    found, before = match.group(), match.string[max(match.start() - 1, 0) : match.start()]
     ends = [character in _ENDS for character in found[1:]]
-    if all(ends) and (len(found) > 2 or before.isupper()):
+    if all(ends) and (len(found) > 2 or before.isupper() or before in _OPENS):
         return found
     try:
         return bytes(_BYTES[character] for character in found).decode("utf-8")

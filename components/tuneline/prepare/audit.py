@@ -35,7 +35,7 @@ class Audit:
         findings: errors first, then warnings, then what is good to know.
         drop: for each split, bool [rows]: the rows that leave.
         notes: one sentence for each removal.
-        facts: numbers for the page, ready for JSON: rows, duplicates, scripts, chars, classes.
+        facts: numbers for the page, ready for JSON: rows, removed, labels, classes, chars, scripts, duplicates.
     """
 
     findings: list[Finding]
@@ -65,7 +65,9 @@ def check(splits: dict[str, SplitFacts], labels: list[str], data: DataConfig) ->
     checks.classes(ledger, labels)
     checks.scripts(ledger)
     drop = {name: ledger.drop[rows.of(name)] for name in rows.names}
-    return Audit(ranked(ledger.findings), drop, ledger.notes, _facts(ledger, labels) | {"duplicates": repeated})
+    return Audit(
+        ranked(ledger.findings), drop, ledger.notes, _facts(ledger, labels) | {"duplicates": repeated, "labels": labels}
+    )
 
 
 def ranked(findings: list[Finding]) -> list[Finding]:

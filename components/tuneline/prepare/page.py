@@ -34,8 +34,8 @@ def report(
 
     Args:
         audit: what audit.check found, with later findings appended.
-        labels: label names, in the model's order where it is known.
-        counts: for each split, rows in use of each label.
+        labels: label names in the model's order; none where it did not come to them.
+        counts: for each split, rows in use of each label; none takes those that were read.
         rows_read: rows of each split as read, before any left.
         token_totals: for each split, int32 tokens of each uncut text in use; None where it came to no tokens.
         max_length: model.max_length.
@@ -48,6 +48,8 @@ def report(
     findings = [found.told() for found in audit.findings]
     severities = [found["severity"] for found in findings]
     status = "refused" if "error" in severities else "warnings" if "warning" in severities else "clean"
+    if not counts:
+        labels, counts = audit.facts["labels"], audit.facts["classes"]
     errors = label_errors or []
     return {
         "status": status,
@@ -124,7 +126,9 @@ def render(report: dict[str, Any]) -> str:
 
     source = Path(__file__).with_name("audit.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    suspects = [found["count"] for found in report["findings"] if found["check"] == "label_errors"]
     drawn = {
+        "suspects": max([*suspects, len(report["label_errors"])]),
         "splits": [name for name in SPLITS if name in report["rows"]],
         "classes": _classes(report),
         "skyline": _skyline(report) if len(report["labels"]) > MANY_CLASSES else None,

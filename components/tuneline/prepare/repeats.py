@@ -73,10 +73,11 @@ def _again(rows: Rows, keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 def _within(ledger: Ledger, origin: str, group: np.ndarray, near: float) -> dict[str, Any]:
     rows = ledger.rows
     here = rows.given(origin) & rows.sound
-    exact, folded, alike = (_again(rows, keys, here) for keys in (rows.exact, rows.folded, group))
+    exact, alike = _again(rows, rows.exact, here), _again(rows, group, here)
+    folded, all_alike = _surplus(rows.folded[here]), _surplus(group[here])
     ledger.add(
         "duplicate_in_split", [origin], exact,
-        f"{counted(exact.sum(), 'exact repeat')} of earlier texts of {origin} ({folded.sum():,} after folding case, "
+        f"{counted(exact.sum(), 'exact repeat')} of earlier texts of {origin} ({folded:,} after folding case, "
         f"blanks and Unicode forms)",
         fix="keeps the first of each", done=f"removed {counted(exact.sum(), 'row')}, the first of each text stays",
     )  # fmt: skip
@@ -88,8 +89,15 @@ def _within(ledger: Ledger, origin: str, group: np.ndarray, near: float) -> dict
         done=f"removed {counted(more.sum(), 'text')}, the first of each group stays",
     )  # fmt: skip
     _conflicts_within(ledger, origin)
-    return {"where": f"within {origin}", "exact": int(exact.sum()), "folded": int(folded.sum()),
-            "near": int(alike.sum()) if near else None}  # fmt: skip
+    return {"where": f"within {origin}", "exact": int(exact.sum()), "folded": folded,
+            "near": all_alike if near else None}  # fmt: skip
+
+
+def _surplus(keys: np.ndarray) -> int:
+    """Rows beyond the first of each key, over all splits that came with the same data."""
+    import numpy as np
+
+    return len(keys) - int(np.count_nonzero(np.bincount(keys)))
 
 
 def _how(near: float) -> str:
