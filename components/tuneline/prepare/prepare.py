@@ -29,7 +29,7 @@ def pin(data: DataConfig, model: ModelConfig) -> str:
     Raises:
         InputError: a source or the checkpoint is missing.
     """
-    prints = [sources.fingerprint(uri, f"data.{name}") for name, uri in _uris(data).items() if uri]
+    prints = [sources.fingerprint(uri, f"data.{name}", data) for name, uri in _uris(data).items() if uri]
     folder = checkpoint.resolve(model.name, weights=False)
     checkpoint.check_max_length(model.name, checkpoint.read_config(folder), model.max_length)
     if not all(prints):
@@ -82,8 +82,7 @@ def _splits(data: DataConfig) -> tuple[Rows, list[str]]:
     rows: Rows = {}
     for name, uri in _uris(data).items():
         if uri:
-            source = sources.read(uri, name, data.text_column, data.label_column)
-            rows[name] = (list(range(len(source.texts))), source.texts, source.labels)
+            rows[name] = _read(uri, name, data)
     _make_missing(data, rows, notes)
     _drop_leaks(rows, notes)
     classes = set(rows["train"][2])
@@ -99,6 +98,19 @@ def _splits(data: DataConfig) -> tuple[Rows, list[str]]:
             f"classes, such as {_shown(min(lost))}; raise it"
         )
     return rows, notes
+
+
+def _read(uri: str, name: str, data: DataConfig) -> tuple[list[int], list[str], list[str]]:
+    texts: list[str] = []
+    labels: list[str] = []
+    for batch in sources.open_source(uri, name, data).batches:
+        texts += batch["text"].to_pylist()
+        labels += batch["label"].to_pylist()
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True), start=1):
+        if not text.strip() or label is None:
+            what = "no label" if label is None else "empty text"
+            raise InputError(f"{uri}: row {number}: {what}; remove the row or fill it in")
+    return list(range(len(texts))), texts, labels
 
 
 def _make_missing(data: DataConfig, rows: Rows, notes: list[str]) -> None:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.components.conftest import write_csv
+from tuneline.config import DataConfig
 from tuneline.errors import InputError
-from tuneline.prepare.sources import fingerprint, read
+from tuneline.prepare.sources import fingerprint, open_source
 from tuneline.tables import READABLE, read_texts
 
 ROWS = [
@@ -24,6 +25,7 @@ ROWS = [
     ("separators \u2028 of \u2029 lines \x85 within", "neg"),
     (" spaces stay ", "a label of words"),
 ]
+DATA = DataConfig(train="unused")
 NEWLINE_FORMS = [".csv", ".tsv", ".jsonl"]
 FORMS = [*NEWLINE_FORMS, ".parquet"]
 
@@ -54,13 +56,13 @@ def labelled(rows: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def read_rows(uri: str, split: str = "train", text: str = "text", label: str = "label") -> list[tuple[str, str]]:
-    source = read(uri, split, text, label)
-    return list(zip(source.texts, source.labels, strict=True))
+    data = DataConfig(train=uri, text_column=text, label_column=label)
+    return [(row["text"], row["label"]) for batch in open_source(uri, split, data).batches for row in batch.to_pylist()]
 
 
 def refusal(uri: str, split: str = "train") -> str:
     with pytest.raises(InputError) as caught:
-        read(uri, split, "text", "label")
+        list(open_source(uri, split, DataConfig(train=uri)).batches)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -283,14 +285,14 @@ def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path):
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     for path in (first, second):
         write_csv(path, ROWS)
-    same = fingerprint(str(first), "data.train")
-    assert fingerprint(str(second), "data.train") == same
+    same = fingerprint(str(first), "data.train", DATA)
+    assert fingerprint(str(second), "data.train", DATA) == same
     write_csv(second, ROWS[:-1])
-    assert fingerprint(str(second), "data.train") != same
+    assert fingerprint(str(second), "data.train", DATA) != same
 
 
 def test_a_source_that_can_move_has_no_fingerprint():
-    assert fingerprint("hf://owner/name", "data.train") == ""
+    assert fingerprint("hf://owner/name", "data.train", DATA) == ""
 
 
 @pytest.fixture
