@@ -27,6 +27,8 @@ ATTEMPTS = 5
 """Broken connections in a row before an object is given up."""
 DOWNLOADS = 3
 """Downloads of an object whose bytes come damaged."""
+PAUSE = 0.1
+"""Seconds before the first new attempt, doubled before each further one."""
 _CHUNK = 1 << 20
 
 
@@ -81,9 +83,8 @@ class _Download:
         finally:
             pool.shutdown(cancel_futures=True)
         if self.unproven:
-            say(
-                f"[prepare] {len(self.unproven)} objects have no checksum that is known here, such as {self.unproven[0]}"
-            )
+            count = len(self.unproven)
+            say(f"[prepare] {self.unproven[0]}: one of {count} objects without a checksum that can be compared here")
 
     def _small(self, found: Object) -> int:
         with told(self.listing.key, self._name(found)), self._file(found).open("wb") as file:
@@ -143,7 +144,7 @@ class _Download:
                         f"{self.listing.key}: {self._name(found)}: the connection broke {ATTEMPTS} times in a row "
                         f"({type(error).__name__}); run again"
                     ) from None
-                time.sleep(0.1 * 2**broken)
+                time.sleep(PAUSE * 2**broken)
         return first
 
     def _get(self, found: Object, at: int, stop: int) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class _Download:
         size = found.size
         if wanted and wanted.parts:
             with told(self.listing.key, self._name(found)):
-                size = self.api.head_object(**self._asked(found), PartNumber=1)["ContentLength"]
+                size = self.api.head_object(Bucket=self.listing.bucket, Key=found.key, PartNumber=1)["ContentLength"]
             if not (wanted.parts - 1) * size < found.size <= wanted.parts * size:
                 wanted = None  # parts of many sizes
         if wanted is None:

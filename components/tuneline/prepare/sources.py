@@ -8,7 +8,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+Tables = Generator[tuple[str, Parts], None, None]
+"""Of each file its name and its rows."""
 Columns = dict[str, str]
 """Configuration key -> the column that it names."""
 
@@ -73,10 +76,10 @@ def open_source(uri: str, split: str, data: DataConfig) -> Source:
     """
     columns = _columns(data)
     if uri.startswith("sample:"):
-        version, tables = sample.fingerprint(uri), iter([(uri, _sample(uri, split, columns))])
+        version, tables = sample.fingerprint(uri), _table(uri, _sample(uri, split, columns))
     elif uri.startswith("hf://"):
         opened = hub.open_split(uri, split, columns)
-        version, columns, tables = opened.revision, opened.columns, iter([(uri, opened.parts)])
+        version, columns, tables = opened.revision, opened.columns, _table(uri, opened.parts)
     elif uri.startswith("s3://"):
         found = listing.find(uri, f"data.{split}")
         version, tables = found.version, _fetched(found, uri, split, data)
@@ -153,7 +156,11 @@ def _content(folder: _Folder, layout: Layout) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
 
 
-def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig) -> Iterator[tuple[str, Parts]]:
+def _table(name: str, parts: Parts) -> Tables:
+    yield name, parts
+
+
+def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig) -> Tables:
     """As _tables, of files that lie here for as long as they are read."""
     layout = lay_out(found.names, uri, split) if found.is_folder else table(found.names, uri, split)
     with fetch.downloaded(found, layout.files) as path:
@@ -162,7 +169,7 @@ def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig) -> 
         yield from _tables(folder, layout, uri, data)
 
 
-def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Iterator[tuple[str, Parts]]:
+def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Tables:
     """Each file's name and rows; the rows of a class's texts are those of one table."""
     if layout.kind == "classes":
         yield uri, _classes(folder, layout, uri, data)
@@ -196,17 +203,16 @@ def _sample(uri: str, split: str, columns: Columns) -> Parts:
     yield {name: [row[name] for row in rows] for name in columns.values()}
 
 
-def _batches(
-    uri: str, tables: Iterable[tuple[str, Parts]], columns: Columns, data: DataConfig
-) -> Iterator[pa.RecordBatch]:
+def _batches(uri: str, tables: Tables, columns: Columns, data: DataConfig) -> Iterator[pa.RecordBatch]:
     rows = 0
-    for name, parts in tables:
-        first = 1
-        for part in parts:
-            batch = _batch(name, first, part, columns, data)
-            first += batch.num_rows
-            yield from _slices(batch)
-        rows += first - 1
+    with closing(tables):  # which may hold a temporary folder
+        for name, parts in tables:
+            first = 1
+            for part in parts:
+                batch = _batch(name, first, part, columns, data)
+                first += batch.num_rows
+                yield from _slices(batch)
+            rows += first - 1
     if not rows:
         raise InputError(f"{uri}: holds no rows")
 

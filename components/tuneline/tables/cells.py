@@ -149,17 +149,32 @@ def moments(place: Place, cells: Cells) -> pa.Array:
         if cells.null_count:
             moment(place, pc.index(cells.is_null(), True).as_py(), None)
         if pa.types.is_timestamp(cells.type) or pa.types.is_date(cells.type):
-            return cells.cast(pa.timestamp("us", getattr(cells.type, "tz", None)), safe=False).cast(kind)
+            found = cells.cast(pa.timestamp("us", getattr(cells.type, "tz", None)), safe=False).cast(kind)
+            if (index := _beyond(found)) >= 0:
+                place.refuse(index, "a time outside the years 1 to 9999 found")
+            return found
         if not _is_text(cells.type):
             _refuse_values(place, cells, "an ISO 8601 date or time")
         written = _checked(place, cells)
         for type_ in (pa.timestamp("us"), kind):
             try:
-                return written.cast(type_).cast(kind)
+                found = written.cast(type_).cast(kind)
             except pa.ArrowInvalid:
                 continue
+            if _beyond(found) < 0:
+                return found
         values = written.to_pylist()
     return pa.array([moment(place, index, value) for index, value in enumerate(values)], kind)
+
+
+def _beyond(times: pa.Array) -> int:
+    """Index of the first time that Python's datetime has no room for; -1 where there is none."""
+    import numpy as np
+
+    values = times.cast("int64").to_numpy()
+    first, last = (np.datetime64(limit, "us").astype(np.int64) for limit in (datetime.min, datetime.max))
+    found = np.flatnonzero((values < first) | (values > last))
+    return int(found[0]) if len(found) else -1
 
 
 def _each_once(cells: pa.Array, name_of: Callable[[int, Any], str | None]) -> pa.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tuneline.tables.files import File, Parts, Written, require
 from tuneline.tables.stream import blocks
 
 ROWS = 10_000
+_BLANK = re.compile(rb"^[ \t\r\f\v]*(?:\n|\Z(?<!\n))", re.MULTILINE)
 
 
 def read(file: File, columns: dict[str, str], written: Written) -> Parts:
@@ -18,13 +20,12 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
     wanted = list(dict.fromkeys(columns.values()))
     row = line = 0
     for block in _whole_lines(blocks(file, written.encoding)):
-        lines = block.split(b"\n")
-        count = sum(1 for text in lines if text and not text.isspace())
+        count = _rows(block)
         part = _parse(block, count, wanted)
         if part is not None:
             yield part
         else:
-            yield from _strict(file.name, lines, columns, wanted, row, line)
+            yield from _strict(file.name, block.split(b"\n"), columns, wanted, row, line)
         row, line = row + count, line + block.count(b"\n")
 
 
@@ -39,6 +40,12 @@ def _whole_lines(stream: Iterator[bytes]) -> Iterator[bytes]:
         kept = [block[end:]]
     if rest := b"".join(kept):
         yield rest
+
+
+def _rows(block: bytes) -> int:
+    """Lines that are not blank."""
+    blank = len(_BLANK.findall(block))
+    return block.count(b"\n") + (not block.endswith(b"\n")) - blank
 
 
 def _parse(block: bytes, count: int, wanted: list[str]) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def test_a_path_is_taken_from_the_current_folder_and_the_home_folder(tmp_path, m
     ("name", "told"),
     [
         ("absent.csv", "absent.csv: no such file; give a file"),
-        ("folder.csv", "folder.csv is a directory; give a file"),
+        ("folder.csv", "folder.csv holds no files; give a file"),
         ("rows.xlsx", "rows.xlsx: unknown form '.xlsx'; allowed: "),
         ("rows", "rows: unknown form 'without a suffix'; allowed: "),
     ],
@@ -174,28 +174,38 @@ def test_a_json_object_that_lacks_a_column_is_named_by_its_row(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("text", ["", "  \t "])
-def test_an_empty_text_is_told_by_row_and_column(tmp_path, form, text):
-    message = refusal(put(tmp_path, form, labelled([("good", "pos"), (text, "neg")])))
-    assert "row 2, column 'text': empty text; remove the row or fill it in" in message
+def test_an_empty_text_passes_as_it_is_for_the_policy_to_judge(tmp_path, form, text):
+    rows = [("good", "pos"), (text, "neg")]
+    assert read_rows(put(tmp_path, form, labelled(rows))) == rows
 
 
-@pytest.mark.parametrize(("text", "kind"), [(None, "NoneType"), (3, "int"), (["good"], "list")])
+@pytest.mark.parametrize("form", [".jsonl", ".parquet"])
+def test_a_null_is_an_empty_text(tmp_path, form):
+    assert read_rows(put(tmp_path, form, labelled([("good", "pos"), (None, "neg")])))[1] == ("", "neg")
+
+
+@pytest.mark.parametrize(("text", "kind"), [(3, "int"), (["good"], "list")])
 def test_a_text_of_another_type_is_told_by_row_and_column(tmp_path, text, kind):
     message = refusal(put(tmp_path, ".jsonl", labelled([("good", "pos"), (text, "neg")])))
     assert f"row 2, column 'text': {kind} found; a text is needed" in message
 
 
+@pytest.mark.parametrize(("values", "kind"), [([None, 3], "int64"), ([None, ["good"]], "list<")])
+def test_a_parquet_column_that_holds_no_texts_is_told_by_its_type(tmp_path, values, kind):
+    message = refusal(put(tmp_path, ".parquet", labelled([(value, "pos") for value in values])))
+    assert f"row 2, column 'text': {kind}" in message
+    assert message.endswith("found; a text is needed")
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("label", ["", "  "])
-def test_a_missing_label_is_told_by_row_and_column(tmp_path, form, label):
-    message = refusal(put(tmp_path, form, labelled([("good", "pos"), ("bad", label)])))
-    assert "row 2, column 'label': no label; remove the row or label it" in message
+def test_a_blank_label_is_none(tmp_path, form, label):
+    assert read_rows(put(tmp_path, form, labelled([("good", "pos"), ("bad", label)])))[1] == ("bad", None)
 
 
 @pytest.mark.parametrize(("form", "label"), [(".jsonl", None), (".parquet", None), (".jsonl", float("nan"))])
 def test_a_null_is_no_label(tmp_path, form, label):
-    message = refusal(put(tmp_path, form, labelled([("good", 1.0), ("bad", label)])))
-    assert "row 2, column 'label': no label" in message
+    assert read_rows(put(tmp_path, form, labelled([("good", 1.0), ("bad", label)]))) == [("good", "1"), ("bad", None)]
 
 
 def test_a_list_is_no_label(tmp_path):
