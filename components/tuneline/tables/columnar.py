@@ -97,5 +97,5 @@ def _told(name: str, form: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name}: not a readable {form} file: {error}; make it anew") from None

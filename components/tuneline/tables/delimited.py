@@ -32,15 +32,17 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
     delimiter, header, size = _header(file, start, columns, written)
     wanted = list(dict.fromkeys(columns.values()))
     row, line = 0, _lines(start[:size])
-    rest = chain([start[size:]], stream)
-    for records, whole in _records(rest, delimiter):
-        part = _parse(records, delimiter, header, wanted) if whole else None
-        if part is None:
-            strict = _Strict(file.name, header, delimiter, row, line)
-            yield from strict.read(chain([records], rest), wanted)
-            return
-        yield part
-        row, line = row + len(part[wanted[0]]), line + _lines(records)
+    records = _records(chain([start[size:]], stream), delimiter)
+    for block, whole in records:
+        if block.strip(b"\r\n"):
+            part = _parse(block, delimiter, header, wanted) if whole else None
+            if part is None:
+                rest = chain([block], (later for later, _ in records))
+                yield from _Strict(file.name, header, delimiter, row, line).read(rest, wanted)
+                return
+            yield part
+            row += len(part[wanted[0]])
+        line += _lines(block)
 
 
 def _header(file: File, start: bytes, columns: dict[str, str], written: Written) -> tuple[str, list[str], int]:
@@ -49,7 +51,7 @@ def _header(file: File, start: bytes, columns: dict[str, str], written: Written)
     if form_of(file.name) == ".tsv" and not written.delimiter:
         allowed = ["\t", ",", ";", "|"]
     lines = list(islice(io.StringIO(start.decode(), newline=""), 1000))
-    found = {delimiter: _first_record(file, lines, delimiter) for delimiter in allowed}
+    found = {delimiter: _first_record(lines, delimiter) for delimiter in allowed}
     fit = [delimiter for delimiter in allowed if set(columns.values()) <= set(found[delimiter][0])]
     delimiter = fit[0] if fit else max(allowed, key=lambda delimiter: len(found[delimiter][0]))
     header, used = found[delimiter]
@@ -66,24 +68,24 @@ def _one_character(given: str) -> str:
     return delimiter
 
 
-def _first_record(file: File, lines: list[str], delimiter: str) -> tuple[list[str], int]:
+def _first_record(lines: list[str], delimiter: str) -> tuple[list[str], int]:
+    """Its cells, none where this delimiter gives none, and how many lines it takes."""
     csv.field_size_limit(MAX_CELL)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        cells = next((cells for cells in reader if cells), [])
-    except csv.Error as error:
-        raise InputError(f"{file.name}: its header (line {reader.line_num}): {error}") from None
-    return cells, reader.line_num
+        return next((cells for cells in reader if cells), []), reader.line_num
+    except csv.Error:
+        return [], 0
 
 
 def _records(stream: Iterator[bytes], delimiter: str) -> Iterator[tuple[bytes, bool]]:
-    """Blocks of whole records, and whether their quotes stand as they should; after one that does not, no more."""
+    """All of the stream in blocks of whole records; those after the first whose quotes stand amiss are as they come."""
     kept = b""
     for block in stream:
         kept += block
         end = _end(kept, delimiter)
         if end is None or (end == 0 and len(kept) > MAX_CELL):
-            yield kept, False
+            yield from ((part, False) for part in chain([kept], stream))
             return
         if end:
             yield kept[:end], True

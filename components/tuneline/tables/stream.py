@@ -70,7 +70,7 @@ def _opened(file: File, kind: str) -> Any:
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
-        b"".decode(encoding)  # refuses what is no encoding of text, such as rot13
+        " ".encode(encoding)  # refuses what is no encoding of text, such as rot13
         return codecs.getincrementaldecoder(encoding)("strict")
     except (LookupError, ValueError):
         raise InputError(
@@ -83,7 +83,7 @@ def _check_start(name: str, data: bytes, encoding: str) -> None:
         raise InputError(f"{name}: is {form} by its first bytes, not what its name says; convert or rename it")
     if encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
         return
-    if b"\0" in data[: data.find(b"\n") + 1 or 4096]:
+    if b"\0" in (data[:4096].splitlines() or [b""])[0]:
         raise InputError(
             f"{name}: line 1: NUL bytes: not a file of text, or UTF-16 without a byte order mark "
             f"(data.encoding=utf-16-le reads that)"

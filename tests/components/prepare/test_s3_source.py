@@ -298,7 +298,7 @@ def test_ten_thousand_small_objects_are_read_once_each_though_some_connections_b
 
 @pytest.mark.slow
 def test_an_object_of_a_gigabyte_is_read_in_parts_though_a_connection_breaks(bucket, proxy):
-    line = b"a line of one hundred bytes, of which there are many, so that the object is as large as it must be,pos\n"
+    line = b"a line of one hundred bytes of which there are many so that the object is as large as it must be,pos\n"
     block = line * (10_000_000 // len(line))
     api, parts = boto3.client("s3"), []
     upload = api.create_multipart_upload(Bucket=bucket, Key="big.csv")["UploadId"]
