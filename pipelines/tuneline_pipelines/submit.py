@@ -154,8 +154,8 @@ def refuse_unseen(recipe: Recipe, profile: Profile) -> list[str]:
                 notes.append(f"{key}: {value} is on no volume that the profile mounts for prepare")
         elif _is_relative(key, value):
             raise InputError(
-                f"{key}: {value!r} is a path on this machine, which the run's pods do not see; give hf://OWNER/NAME, s3://BUCKET/PREFIX "
-                f"or an absolute path on a volume that the profile mounts"
+                f"{key}: {value!r} is a path on this machine, which the run's pods do not see; give hf://OWNER/NAME, "
+                f"s3://BUCKET/PREFIX or an absolute path on a volume that the profile mounts"
             )
     return notes
 
