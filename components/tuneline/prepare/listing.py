@@ -122,7 +122,9 @@ def client() -> Any:
     except ImportError:
         raise InputError("s3:// needs pip install 'tuneline[s3]'") from None
     retries: Any = {"mode": "standard", "total_max_attempts": 5}
-    return boto3.client("s3", config=Config(retries=retries, max_pool_connections=WORKERS, connect_timeout=10))
+    return boto3.Session().client(
+        "s3", config=Config(retries=retries, max_pool_connections=WORKERS, connect_timeout=10)
+    )
 
 
 @contextmanager

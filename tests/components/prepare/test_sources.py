@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +308,43 @@ def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path):
 
 def test_a_source_that_can_move_has_no_fingerprint():
     assert fingerprint("hf://owner/name", "data.train", DATA) == ""
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_commit_of_the_hub_pins_itself():
+    assert fingerprint(f"hf://owner/name:config@{COMMIT}?text=review", "data.train", DATA) == COMMIT
+
+
+@pytest.mark.parametrize(("uri", "asked"), [("hf://owner/name", ""), ("hf://owner/name:config@v1", "/revision/v1")])
+def test_a_branch_or_tag_of_the_hub_is_pinned_by_the_commit_that_the_hub_has_there(uri, asked):
+    paths: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            body = json.dumps({"id": "owner/name", "sha": COMMIT}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    code = (
+        "import sys; from tuneline.config import DataConfig; from tuneline.prepare.sources import fingerprint;"
+        "print(fingerprint(sys.argv[1], 'data.train', DataConfig(train='x')))"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", code, uri], env=env, capture_output=True, text=True, check=True)
+        server.shutdown()
+    assert done.stdout.strip() == COMMIT
+    assert [path.partition("?")[0] for path in paths if "datasets" in path] == [f"/api/datasets/owner/name{asked}"]
 
 
 @pytest.fixture
