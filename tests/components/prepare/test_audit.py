@@ -60,18 +60,23 @@ def test_sound_data_has_no_errors_no_warnings_and_loses_nothing():
 
 
 ROWS: dict[str, tuple[dict[str, list[tuple[str, str]]], list[str], int, str, str]] = {
-    "empty_text": ({"train": [*GOOD, (" \t", "pos")]}, ["train"], 1, "train.csv: row 13, column 'text': empty text", "train 12"),
-    "missing_label": ({"train": [*GOOD, ("so so", "")]}, ["train"], 1, "train.csv: row 13, column 'label': no label", "train 12"),
+    "empty_text": ({"train": [*GOOD, (" \t", "pos")]}, ["train"], 1,
+                   "train.csv: row 13, column 'text': empty text", "train 12"),
+    "missing_label": ({"train": [*GOOD, ("so so", "")]}, ["train"], 1,
+                      "train.csv: row 13, column 'label': no label", "train 12"),
     "unknown_label": ({"test": [("ok", "pos"), ("so so", "mixed")]}, ["test"], 1,
                       "data.test: row 2: label 'mixed' does not occur in the training rows; add examples", "test 1"),
-    "label_conflict": ({"train": [*GOOD, ("A Good film  number 0", "neg")]}, ["train"], 1, "under two labels", "train 0,12"),
+    "label_conflict": ({"train": [*GOOD, ("A Good film  number 0", "neg")]}, ["train"], 1,
+                       "under two labels", "train 0,12"),
     "duplicate_in_split": ({"train": [*GOOD, GOOD[1], GOOD[1]]}, ["train"], 2, "2 exact repeats", "train 12,13"),
     "duplicate_across_splits": ({"train": [*GOOD, ("poor actors", "neg")]}, ["train", "test"], 1,
                                 "1 text of test found in train too", "train 12"),
-    "near_duplicate_in_split": ({"train": [*GOOD, ("A GOOD film number 3", "pos")]}, ["train"], 1, "case, blanks", "train 12"),
+    "near_duplicate_in_split": ({"train": [*GOOD, ("A GOOD film number 3", "pos")]}, ["train"], 1,
+                                "case, blanks", "train 12"),
     "near_duplicate_across_splits": ({"train": [*GOOD, ("Poor  actors", "neg")]}, ["train", "test"], 1,
                                      "1 text of test nearly like one of train", "train 12"),
-    "small_class": ({"train": [*GOOD, ("hm", "odd")], "test": [("hmm", "odd")]}, ["train"], 1, "'odd' (1)", "train 12; test 0"),
+    "small_class": ({"train": [*GOOD, ("hm", "odd")], "test": [("hmm", "odd")]}, ["train"], 1,
+                    "'odd' (1)", "train 12; test 0"),
     "control_characters": ({"train": [*GOOD, ("a\x08b", "pos")]}, ["train"], 1, "control characters", ""),
     "mojibake": ({"train": [*GOOD, ("cafÃ©", "pos")]}, ["train"], 1, "wrong encoding", ""),
     "markup": ({"train": [*GOOD, ("x<br />y", "pos")]}, ["train"], 1, "HTML", ""),
@@ -112,9 +117,12 @@ def test_the_default_policy_refuses_what_cannot_be_learned_from_and_removes_leak
 
 def test_removals_are_told_in_a_sentence_a_split():
     audit = audited(
-        {"train": [*GOOD, ("poor actors", "neg"), ("great actors", "pos")], "validation": [("poor actors", "neg"), ("great actors", "pos")],
-         "test": HELD_OUT["test"]},
-    )  # fmt: skip
+        {
+            "train": [*GOOD, ("poor actors", "neg"), ("great actors", "pos")],
+            "validation": [("poor actors", "neg"), ("great actors", "pos")],
+            "test": HELD_OUT["test"],
+        }
+    )
     assert dropped(audit) == {"train": [12, 13], "validation": [0]}
     assert sorted(audit.notes) == [
         "train: 2 rows removed, because their texts also stand in a held-out split",

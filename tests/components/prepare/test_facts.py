@@ -69,8 +69,9 @@ def test_flags_of_the_text_as_it_came_are_kept_except_that_it_was_empty():
     ("text", "script"),
     [
         ("hello", "Latin"), ("Grüße", "Latin"), ("Привет мир", "Cyrillic"), ("γειά", "Greek"), ("你好", "Han"),
-        ("日本語です", "Kana"), ("안녕하세요", "Hangul"), ("مرحبا", "Arabic"), ("שלום", "Hebrew"), ("नमस्ते", "Devanagari"),
-        ("สวัสดี", "Thai"), ("12 + 3 = 15 …", "none"), ("", "none"), ("Привет всем, iPhone", "Cyrillic"), ("🎉🎉", "none"),
+        ("日本語です", "Kana"), ("안녕하세요", "Hangul"), ("مرحبا", "Arabic"), ("שלום", "Hebrew"),
+        ("नमस्ते", "Devanagari"),        ("สวัสดี", "Thai"), ("12 + 3 = 15 …", "none"), ("", "none"),
+        ("Привет всем, iPhone", "Cyrillic"), ("🎉🎉", "none"),
     ],
 )  # fmt: skip
 def test_the_script_is_that_of_most_letters(text, script):
