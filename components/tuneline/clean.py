@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # C0 and C1 without tab and line ends, soft hyphen, zero-width space and joiner, byte order mark, bidirectional
 # overrides. The joiners U+200C and U+200D and the marks U+200E and U+200F stay: Persian, Hindi and emoji need them.
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]")
+CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
+)
 _SEPARATES = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")
 
 _NAMES = (
@@ -27,24 +29,31 @@ _NAMES = (
     "table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
 )
 # Only HTML's own names, so that <unk>, <3 and <name> stay; attributes need a =, so that "x <a and b> y" does too.
-_TAG = re.compile(rf"<(/?)({_NAMES})(?:\s[^<>]{{0,500}}=[^<>]{{0,500}})?\s{{0,9}}/?>|<!--[^<>]{{0,500}}-->", re.IGNORECASE)
-_INLINE = frozenset("a abbr acronym b big cite code del em font i ins q s samp small span strike strong sub sup tt u".split())
+_TAG = re.compile(
+    rf"<(/?)({_NAMES})(?:\s[^<>]{{0,500}}=[^<>]{{0,500}})?\s{{0,9}}/?>|<!--[^<>]{{0,500}}-->", re.IGNORECASE
+)
+_INLINE = frozenset(
+    "a abbr acronym b big cite code del em font i ins q s samp small span strike strong sub sup tt u".split()
+)
 # The second form lost its ampersand on the way, as in much news text: "Apple #39;s" and "quot;".
 _ENTITY = re.compile(
-    r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});|(?<![&\w])(#[0-9]{2,4}|quot|amp|lt|gt|nbsp);"
+    r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});|(?<![&\w;])(#[0-9]{2,4}|quot|amp|lt|gt|nbsp);"
 )
 
 EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 # A number is a telephone's by its form alone: +country, (area) and groups of 3-3-4, or eleven digits from a 0 on.
 PHONE = re.compile(
     r"(?<![\w.,$£€#/+-])(?:"
-    r"(?:\+|00)(?=(?:[ .()-]{0,2}[0-9]){8})[1-9][0-9]{0,2}[ .-]?(?:\(0?[0-9]{1,4}\)[ .-]?)?[0-9]{2,4}(?:[ .-]?[0-9]{2,4}){1,4}"
+    r"(?:\+|00)(?=(?:[ .()-]{0,2}[0-9]){8})[1-9][0-9]{0,2}[ .-]?(?:\(0?[0-9]{1,4}\)[ .-]?)?"
+    r"[0-9]{2,4}(?:[ .-]?[0-9]{2,4}){1,4}"
     r"|(?:1[ .-])?\([2-9][0-9]{2}\) ?[2-9][0-9]{2}[ .-][0-9]{4}"
     r"|(?:1[ .-])?[2-9][0-9]{2}([ .-])[2-9][0-9]{2}\1[0-9]{4}"
     r"|0[1-9][0-9]{9}|0[1-9][0-9]{2,3}[ -][0-9]{6,7}|0[1-9][0-9]{1,3}[ -][0-9]{3,4}[ -][0-9]{3,4}"
     r")(?![\w-]|[.,][0-9])"
 )
-CARD = re.compile(r"(?<![\w.,+=/-])[2-6][0-9]{3}([ -]?)(?:[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[0-9]{6}\1[0-9]{4,5})(?![\w-]|[.,][0-9])")
+CARD = re.compile(
+    r"(?<![\w.,+=/-])[2-6][0-9]{3}([ -]?)(?:[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[0-9]{6}\1[0-9]{4,5})(?![\w-]|[.,][0-9])"
+)
 # The networks' first digits and lengths (ISO/IEC 7812 issuers): Visa, Mastercard twice, American Express, Diners Club,
 # JCB, Discover and UnionPay.
 _NETWORK = re.compile(
@@ -65,9 +74,11 @@ _BYTES = _one_byte()
 _CONTINUES = "".join(re.escape(character) for character, byte in _BYTES.items() if byte < 0xC0)
 # Characters after which a word may truly end: "IRMÃ”" closes a quotation, "cafÃ©" does not.
 _ENDS = frozenset("“”‘’‚„…–—«»‹›·°®™¹²³ªº")
-# UTF-8 read as Windows-1252: Latin letters and signs in two, Cyrillic and Greek in runs of twos, the rest in three, four.
+_OPENS = frozenset("„‚«»“‘")
+# UTF-8 read as Windows-1252: Latin in two, Cyrillic and Greek in runs of twos, the rest in three or four.
 _MISREAD = re.compile(
-    f"[\xc2-\xc5][{_CONTINUES}]|(?:[\xce-\xd1][{_CONTINUES}]){{2,}}|[\xe0-\xef][{_CONTINUES}]{{2}}|[\xf0-\xf4][{_CONTINUES}]{{3}}"
+    f"[\xc2-\xc5][{_CONTINUES}]|(?:[\xce-\xd1][{_CONTINUES}]){{2,}}"
+    f"|[\xe0-\xef][{_CONTINUES}]{{2}}|[\xf0-\xf4][{_CONTINUES}]{{3}}"
 )
 _C1 = {byte: bytes([byte]).decode("cp1252", "ignore") for byte in range(0x80, 0xA0)}
 _C1_REPAIR = {byte: character for byte, character in _C1.items() if character}
@@ -89,9 +100,9 @@ def repair(text: str) -> str:
 
 
 def _reread(match: re.Match[str]) -> str:
-    found, before = match.group(), match.string[match.start() - 1 : match.start()]
+    found, before = match.group(), match.string[max(match.start() - 1, 0) : match.start()]
     ends = [character in _ENDS for character in found[1:]]
-    if all(ends) and (len(found) > 2 or before.isupper()):
+    if all(ends) and (len(found) > 2 or before.isupper() or before in _OPENS):
         return found
     try:
         return bytes(_BYTES[character] for character in found).decode("utf-8")
@@ -132,7 +143,7 @@ def _without_control(text: str) -> str:
 
 
 def has_card(text: str) -> bool:
-    """Whether the text holds a payment card's number: a network's digits whose check digit (Luhn, ISO/IEC 7812) holds."""
+    """Whether the text holds a payment card's number: a network's, whose check digit (Luhn, ISO/IEC 7812) holds."""
     return any(_is_card(match.group()) for match in CARD.finditer(text))
 
 
@@ -156,7 +167,7 @@ _REPAIRS: dict[str, Callable[[str], str]] = {
     "personal_data": _without_personal,
 }
 FIXES = tuple(_REPAIRS)
-"""The fixes that change texts, in the order in which they are applied: mojibake first, whose bytes look like controls."""
+"""The fixes that change texts, in the order of their use: mojibake first, whose bytes look like controls."""
 
 
 def fixes_of(policy: Policy) -> list[str]:

@@ -21,6 +21,8 @@ class Outputs(NamedTuple):
     """What a finished run leaves behind."""
 
     data: dsl.Dataset
+    audit: dsl.HTML
+    preparation: dsl.Metrics
     model: dsl.Model
     training: dsl.Metrics
     evaluation: dsl.Artifact
@@ -163,6 +165,8 @@ def build(pinned: bool, configure: Callable[[str, Any], None] | None = None) -> 
                 configure(name, task)
         return Outputs(
             data=prepared.outputs["data"],
+            audit=prepared.outputs["report"],
+            preparation=prepared.outputs["metrics"],
             model=trained.outputs["model"],
             training=trained.outputs["metrics"],
             evaluation=evaluated.outputs["evaluation"],

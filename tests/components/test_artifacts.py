@@ -13,8 +13,8 @@ from tuneline.artifacts import (
     read_json,
     read_split,
     sha256_file,
+    split_writer,
     write_json,
-    write_split,
 )
 
 MANIFEST = PreparedData(
@@ -50,13 +50,16 @@ def test_a_split_survives_its_file(tmp_path, rows):
             "input_ids": pa.array([[2, 5, 3]] * rows, pa.large_list(pa.int32())),
         }
     )
-    write_split(tmp_path, "test", table)
+    with split_writer(tmp_path, "test", table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=2):
+            writer.write_batch(batch)
     assert read_split(tmp_path, "test").equals(table)
 
 
 def test_splits_of_one_folder_are_kept_apart(tmp_path):
     for split, row in (("train", 1), ("test", 2)):
-        write_split(tmp_path, split, pa.table({"row": [row]}))
+        with split_writer(tmp_path, split, pa.schema({"row": pa.int64()})) as writer:
+            writer.write(pa.table({"row": [row]}))
     assert read_split(tmp_path, "train").column("row").to_pylist() == [1]
     assert read_split(tmp_path, "test").column("row").to_pylist() == [2]
 

@@ -8,6 +8,8 @@ from tuneline.images import PREPARE
 @dsl.component(base_image=PREPARE, install_kfp_package=False)
 def prepare(
     data: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
     data_train: str,
     data_validation: str,
     data_test: str,
@@ -44,6 +46,8 @@ def prepare(
 
     prepare_step(
         data,
+        report,
+        metrics,
         data_pin,
         data_train=data_train,
         data_validation=data_validation,

@@ -126,7 +126,7 @@ def _flags(texts: list[str]) -> np.ndarray:
     found = np.zeros(len(texts), np.uint32)
     found[(seen & (_VISIBLE | _DIGIT | _TAG | _SEMICOLON | _AT | _BEYOND_ASCII)) == 0] = EMPTY
     beyond = seen & _BEYOND_ASCII != 0
-    found[[at for at in np.flatnonzero(beyond) if not texts[at].strip()]] = EMPTY
+    found[[at for at in np.flatnonzero(beyond) if not clean.CONTROL.sub("", texts[at]).strip()]] = EMPTY
     many = digits >= _PERSONAL_DIGITS
     suspects: list[tuple[int, np.ndarray, Callable[[str], object]]] = [
         (CONTROL, beyond | (seen & _UNPRINTED != 0), clean.CONTROL.search),
@@ -174,7 +174,7 @@ def _scripts(texts: Sequence[str], encoded: list[bytes]) -> np.ndarray:
     found[letters] = latin
     rest = np.flatnonzero(~plain)
     if len(rest):
-        counts = _letters([texts[at] for at in rest])
+        counts = _letters([texts[at] for at in rest.tolist()])
         counts[:, kana] += np.where(counts[:, kana] > 0, counts[:, han], 0)
         found[rest] = counts.argmax(1)
     return found

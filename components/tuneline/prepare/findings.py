@@ -1,4 +1,4 @@
-"""What the audit works on and what it writes down: the rows of all splits end to end, and findings with their policy."""
+"""What the audit works on, the rows of all splits end to end, and what it writes down: findings, by the policy."""
 
 from __future__ import annotations
 
@@ -183,9 +183,7 @@ class Ledger:
         severity = "error" if action == "fail" else "warning"
         ways = f"data.policy.{check}=fix {fix}, =warn goes on" if fix else f"data.policy.{check}=warn goes on"
         refusal = f"{refusal or f'data.{splits[-1]}: {message}'} ({ways})"
-        self.findings.append(
-            Finding(check, splits, count, severity, told, message, self.rows.examples(where), refusal)
-        )
+        self.findings.append(Finding(check, splits, count, severity, told, message, self.rows.examples(where), refusal))
 
     def tell(self, check: str, splits: list[str], count: int, message: str) -> None:
         """Write down what is good to know and needs no policy."""
@@ -198,6 +196,12 @@ class Ledger:
         for name in self.rows.names:
             if count := int((leaving & self.rows.of(name)).sum()):
                 self.notes.append(f"{name}: {count} rows removed, because {why}")
+
+
+def counted(count: int, what: str) -> str:
+    """`1 row`, `14,668 rows`."""
+    plural = "classes" if what == "class" else f"{what}s"
+    return f"{count:,} {what if count == 1 else plural}"
 
 
 def shown(label: str) -> str:

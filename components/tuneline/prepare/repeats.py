@@ -1,4 +1,4 @@
-"""The audit's checks of what stands twice: exact copies, copies after folding, near copies, one text under two labels."""
+"""The audit's checks of what stands twice: exact, folded and near copies, and one text under two labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuneline.artifacts import SPLITS
 from tuneline.prepare.duplicates import groups
 from tuneline.prepare.facts import fold
-from tuneline.prepare.findings import Ledger, Rows
+from tuneline.prepare.findings import Ledger, Rows, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,9 @@ def check(ledger: Ledger, near: float) -> list[dict[str, Any]]:
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for low, high in combinations(rows.names, 2):
         pairs.setdefault((_named(rows, low, high), high), []).append((low, high))
-    counted += [_across(ledger, low, high, [one for one, _ in found], group, near) for (low, high), found in pairs.items()]
+    counted += [
+        _across(ledger, low, high, [one for one, _ in found], group, near) for (low, high), found in pairs.items()
+    ]
     _remove(ledger, group)
     return counted
 
@@ -71,31 +73,38 @@ def _again(rows: Rows, keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 def _within(ledger: Ledger, origin: str, group: np.ndarray, near: float) -> dict[str, Any]:
     rows = ledger.rows
     here = rows.given(origin) & rows.sound
-    exact, folded, alike = (_again(rows, keys, here) for keys in (rows.exact, rows.folded, group))
+    exact, alike = _again(rows, rows.exact, here), _again(rows, group, here)
+    folded, all_alike = _surplus(rows.folded[here]), _surplus(group[here])
     ledger.add(
         "duplicate_in_split", [origin], exact,
-        f"{exact.sum()} rows repeat an earlier text of {origin} exactly, {folded.sum()} after folding case, blanks "
-        f"and Unicode forms",
-        fix="keeps the first of each", done=f"removed {exact.sum()} rows, the first of each text stays",
+        f"{counted(exact.sum(), 'exact repeat')} of earlier texts of {origin} ({folded:,} after folding case, "
+        f"blanks and Unicode forms)",
+        fix="keeps the first of each", done=f"removed {counted(exact.sum(), 'row')}, the first of each text stays",
     )  # fmt: skip
     more = alike & ~exact
     ledger.add(
         "near_duplicate_in_split", [origin], more,
-        f"{more.sum()} rows of {origin} are nearly an earlier text {_how(near)}",
-        fix="keeps the first of each group", done=f"removed {more.sum()} texts, the first of each group stays",
+        f"{counted(more.sum(), 'text')} of {origin} nearly like an earlier one {_how(near)}",
+        fix="keeps the first of each group",
+        done=f"removed {counted(more.sum(), 'text')}, the first of each group stays",
     )  # fmt: skip
     _conflicts_within(ledger, origin)
-    return {"where": f"within {origin}", "exact": int(exact.sum()), "folded": int(folded.sum()),
-            "near": int(alike.sum()) if near else None}  # fmt: skip
+    return {"where": f"within {origin}", "exact": int(exact.sum()), "folded": folded,
+            "near": all_alike if near else None}  # fmt: skip
+
+
+def _surplus(keys: np.ndarray) -> int:
+    """Rows beyond the first of each key, over all splits that came with the same data."""
+    import numpy as np
+
+    return len(keys) - int(np.count_nonzero(np.bincount(keys)))
 
 
 def _how(near: float) -> str:
     return f"(word triples alike by {near:g} or more)" if near else "(they differ in case, blanks or Unicode forms)"
 
 
-def _across(
-    ledger: Ledger, low: str, high: str, lows: list[str], group: np.ndarray, near: float
-) -> dict[str, Any]:
+def _across(ledger: Ledger, low: str, high: str, lows: list[str], group: np.ndarray, near: float) -> dict[str, Any]:
     """Rows of `high` whose texts stand in the splits `lows`, which go by the name `low`."""
     rows = ledger.rows
     of_low = _any(rows, lows)
@@ -103,15 +112,15 @@ def _across(
     both = [low, high]
     left = _shared(rows, rows.of(high), of_low, rows.exact)
     ledger.add(
-        "duplicate_across_splits", both, exact | left, f"{exact.sum()} texts of {high} also stand in {low}",
-        count=int(exact.sum()), fix=f"removes them from {low}", done=f"removed {left.sum()} rows from {low}",
+        "duplicate_across_splits", both, exact | left, f"{counted(exact.sum(), 'text')} of {high} found in {low} too",
+        count=int(exact.sum()), fix=f"removes them from {low}", done=f"removed {counted(left.sum(), 'row')} from {low}",
     )  # fmt: skip
     more = alike & ~exact
     near_left = _shared(rows, rows.of(high), of_low, group) & ~left
     ledger.add(
         "near_duplicate_across_splits", both, more | near_left,
-        f"{more.sum()} texts of {high} nearly stand in {low} {_how(near)}", count=int(more.sum()),
-        fix=f"removes them from {low}", done=f"removed {near_left.sum()} rows from {low}",
+        f"{counted(more.sum(), 'text')} of {high} nearly like one of {low} {_how(near)}", count=int(more.sum()),
+        fix=f"removes them from {low}", done=f"removed {counted(near_left.sum(), 'row')} from {low}",
     )  # fmt: skip
     _conflicts_across(ledger, both, of_low, exact)
     return {"where": f"{high} in {low}", "exact": int(exact.sum()), "folded": int(folded.sum()),
@@ -154,8 +163,8 @@ def _conflicts_within(ledger: Ledger, origin: str) -> None:
     of_train = found & rows.of("train")
     kept = "" if of_train.any() else "none; only training rows are removed"
     ledger.add(
-        "label_conflict", [origin], found, f"{texts} texts of {origin} stand there under two labels", count=texts,
-        fix="removes all their training rows", done=f"removed {of_train.sum()} training rows", kept=kept,
+        "label_conflict", [origin], found, f"{counted(texts, 'text')} of {origin} under two labels", count=texts,
+        fix="removes all their training rows", done=f"removed {counted(of_train.sum(), 'training row')}", kept=kept,
     )  # fmt: skip
 
 
@@ -168,7 +177,8 @@ def _conflicts_across(ledger: Ledger, both: list[str], of_low: np.ndarray, exact
     gone = ledger.action("duplicate_across_splits") == "fix"
     told = f"removed from {both[0]} as duplicates across splits" if gone else "none; they are duplicates across splits"
     ledger.add(
-        "label_conflict", both, where, f"{found.sum()} texts of {both[1]} stand in {both[0]} under another label",
+        "label_conflict", both, where,
+        f"{counted(found.sum(), 'text')} of {both[1]} found in {both[0]} under another label",
         count=int(found.sum()), done=told, kept=told,
     )  # fmt: skip
 

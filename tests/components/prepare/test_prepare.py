@@ -62,7 +62,8 @@ def files(folder: Path) -> dict[str, str]:
 def test_a_folder_holds_manifest_splits_and_tokenizer(make, tiny_checkpoint):
     done = make(train=TRAIN, **HELD_OUT)
     assert set(files(done.folder)) == {
-        "manifest.json", "train.arrow", "validation.arrow", "test.arrow", "tokenizer/tokenizer.json",
+        "manifest.json", "train.arrow", "validation.arrow", "test.arrow", "tokenizer/tokenizer.json", "audit.json",
+        "audit.html", "label_errors.csv",
     }  # fmt: skip
     assert (done.folder / "tokenizer/tokenizer.json").read_bytes() == (tiny_checkpoint / "tokenizer.json").read_bytes()
     manifest = PreparedData.load(done.folder)
@@ -342,22 +343,40 @@ def parameters(path: Path | str, checkpoint: Path) -> dict[str, Any]:
     return {key: value for key, value in recipe.flat().items() if key.startswith(("data_", "model_"))}
 
 
+def outputs(folder: Path) -> tuple[dsl.Dataset, dsl.HTML, dsl.Metrics]:
+    return (
+        dsl.Dataset(uri=str(folder / "data")),
+        dsl.HTML(uri=str(folder / "page.html")),
+        dsl.Metrics(uri=str(folder / "metrics")),
+    )
+
+
 def test_the_step_shows_what_it_made_and_records_it(store, tmp_path, reviews_csv, tiny_checkpoint):
-    out = dsl.Dataset(uri=str(tmp_path / "data"))
-    prepare_step(out, "", **parameters(reviews_csv, tiny_checkpoint))
+    out, page, shown = outputs(tmp_path)
+    prepare_step(out, page, shown, "", **parameters(reviews_csv, tiny_checkpoint))
     manifest = PreparedData.load(tmp_path / "data")
     assert out.metadata == {"labels": 2, "sha256": manifest.sha256["all"], **manifest.rows}
     (run,) = store.search_runs([store.get_experiment_by_name("tuneline").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {f"{split}_rows": float(rows) for split, rows in manifest.rows.items()}
+    assert run.data.metrics == {
+        **{f"{split}_rows": float(rows) for split, rows in manifest.rows.items()},
+        **{f"{split}_truncated": 0.0 for split in SPLITS},
+        "warnings": 0.0,
+        "removed_rows": 0.0,
+        "label_errors": 0.0,
+    }
+    assert shown.metadata == run.data.metrics
+    assert Path(page.path).read_bytes() == (tmp_path / "data/audit.html").read_bytes()
     assert run.data.params["data_train"] == str(reviews_csv)
     assert len(run.inputs.dataset_inputs) == 3
-    assert [file.path for file in store.list_artifacts(run.info.run_id)] == ["manifest.json"]
+    assert {file.path for file in store.list_artifacts(run.info.run_id)} == {
+        "manifest.json", "audit.html", "audit.json", "label_errors.csv",
+    }  # fmt: skip
 
 
 def test_the_step_ends_with_one_line_and_status_2_where_its_input_is_bad(store, tmp_path, tiny_checkpoint, capsys):
     with pytest.raises(SystemExit) as caught:
-        prepare_step(dsl.Dataset(uri=str(tmp_path / "data")), "", **parameters("absent.csv", tiny_checkpoint))
+        prepare_step(*outputs(tmp_path), "", **parameters("absent.csv", tiny_checkpoint))
     assert caught.value.code == 2
     told = [line for line in capsys.readouterr().out.splitlines() if "error" in line]
     assert len(told) == 1
