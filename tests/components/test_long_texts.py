@@ -19,7 +19,7 @@ from tests.components.conftest import write_csv
 from tests.components.tokenizers import save
 from tests.conftest import WORDS
 from tuneline import packing
-from tuneline.artifacts import SPLITS, Decision, PreparedData, read_json, read_split, write_json, write_split
+from tuneline.artifacts import SPLITS, Decision, PreparedData, read_json, read_split, split_writer, write_json
 from tuneline.config import ModelConfig, RegisterConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.baseline import texts_of
@@ -79,7 +79,9 @@ def prepared(out: Path, checkpoint: Path, policy: str, pairs: bool) -> Path:
         }
         if seconds:
             columns["pair"] = pa.array(seconds, pa.large_string())
-        write_split(out, split, pa.table(columns))
+        table = pa.table(columns)
+        with split_writer(out, split, table.schema) as writer:
+            writer.write_table(table)
     copy_tokenizer(checkpoint, out / "tokenizer")
     PreparedData(
         labels=["neg", "pos"], rows=ROWS, sha256={"all": "00"}, max_length=LENGTH, long_texts=policy,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline import checkpoint
-from tuneline.artifacts import SPLITS, PreparedData, sha256_file
+from tuneline.artifacts import SPLITS, PreparedData, sha256_file, write_json
 from tuneline.clean import fixes_of
 from tuneline.config import DataConfig, ModelConfig, from_flat
 from tuneline.errors import InputError
@@ -272,4 +272,5 @@ def prepare_step(out: Artifact, page: Artifact, shown: Metrics, expected_pin: st
         run.metrics(numbers)
         for name, value in numbers.items():
             shown.log_metric(name, value)
+        write_json(Path(shown.path), numbers)  # KFP's local cache gives up an output whose file is not there
         run.artifact(folder / "manifest.json")
