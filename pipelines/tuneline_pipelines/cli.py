@@ -374,4 +374,7 @@ app.add_typer(data_cli.app)
 
 def main() -> None:
     """The console script."""
+    # OpenMP's idle threads sleep instead of spinning: on a busy machine, or within a CPU quota, spinning threads made
+    # torch four times slower, and on an idle one sleeping costs nothing (docs/experiments.md). Steps inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
