@@ -27,6 +27,11 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.sample_gap
+	$(BIN)/python -m tests.benchmarks.train_speed
+	$(BIN)/python -m tests.benchmarks.train_speed --data ag_news --tokens 128 --steps 16
+	$(BIN)/python -m tests.benchmarks.predict_speed
+	$(BIN)/python -m tests.benchmarks.prepare_speed
+	$(BIN)/python -m tests.benchmarks.label_errors
 
 # checkov and the types of custom resources, for tests/infra; their requirements conflict with the project's own.
 checks: .venv-checks/installed

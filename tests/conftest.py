@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from infra.local.stack import free_port as free_port
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: tests share their cores
 ROOT = Path(__file__).parent.parent
 WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
 

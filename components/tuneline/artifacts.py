@@ -1,6 +1,6 @@
 """What crosses between steps: folders with fixed file names, a manifest each, and how they are written and read.
 
-PreparedData   manifest.json, {train,validation,test}.arrow, tokenizer/
+PreparedData   manifest.json, {train,validation,test}.arrow, tokenizer/; audit.html, audit.json, label_errors.csv
 TrainedModel   a flat Hugging Face folder: config.json, model.safetensors, tokenizer files; tuneline.json beside them
 Evaluation     metrics.json, predictions.parquet, confusion_matrix.png, report.html
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +29,42 @@ class PreparedData:
         labels: label names; a row's `label` column is an index into them.
         rows: rows per split.
         sha256: full-content SHA-256 per split, over texts and labels in order, and `all` over the splits'.
+        unordered_sha256: the same over the rows in any order.
         notes: what the step did to the data, one sentence each.
+        pairs: whether a row has a second text.
+        clean: what was taken out of or repaired in the texts (clean.FIXES).
         max_length: tokens that the texts were cut at.
-        truncation_side: the side that was cut, right or left.
+        long_texts: what was kept of longer texts: head, tail, head_tail or windows.
         truncated: rows per split that were cut.
         model: the checkpoint whose tokenizer was used.
         sources: the URI of each split; empty where it was split off the training data.
+        versions: what each source says it held (revision, version ids, hashes of files); empty as `sources`, or where
+            it says nothing.
+        tokenizer_sha256: hash of tokenizer.json.
         seed: seed of splits and samples.
+        class_counts: rows of each label per split.
+        class_weights: factor of each label that balances the training rows, mean 1 over the rows.
+        sampling: how often training would draw each label; see prepare.imbalance.
     """
 
     labels: list[str]
     rows: dict[str, int]
     sha256: dict[str, str]
     max_length: int
-    truncation_side: str
+    long_texts: str
     truncated: dict[str, int]
     model: str
     sources: dict[str, str]
     seed: int
     notes: list[str] = field(default_factory=list)
+    unordered_sha256: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    tokenizer_sha256: str = ""
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
+    class_weights: list[float] = field(default_factory=list)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    pairs: bool = False
+    clean: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the manifest into the folder."""
@@ -64,16 +83,20 @@ class Decision:
     Attributes:
         labels: label names in the order of the logits.
         max_length: tokens that a text is cut at, special tokens included.
-        truncation_side: the side that is cut, right or left.
+        long_texts: what is kept of longer texts: head, tail, head_tail or windows.
         base_model: the checkpoint that was fine-tuned.
         data_sha256: the training data's hash.
+        pairs: whether it answers pairs of texts.
+        clean: what is taken out of or repaired in a text before it is read (clean.FIXES).
     """
 
     labels: list[str]
     max_length: int
-    truncation_side: str
+    long_texts: str
     base_model: str
     data_sha256: str
+    pairs: bool = False
+    clean: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the decision into a model folder."""
@@ -86,19 +109,24 @@ class Decision:
 
 
 def read_split(folder: Path, split: str) -> pa.Table:
-    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>)."""
+    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>).
+
+    Pairs have the columns pair (the second text) and pair_at (int32, its first token); long_texts=windows the column
+    windows (list<int32>: tokens of each of a text's windows, which follow each other in input_ids).
+    """
     import pyarrow as pa
 
     with pa.memory_map(str(folder / f"{split}.arrow")) as source:
         return pa.ipc.open_file(source).read_all()
 
 
-def write_split(folder: Path, split: str, table: pa.Table) -> None:
-    """Write a split as an Arrow file that read_split can map."""
+@contextmanager
+def split_writer(folder: Path, split: str, schema: pa.Schema) -> Iterator[pa.ipc.RecordBatchFileWriter]:
+    """An Arrow file that read_split can map, written batch by batch."""
     import pyarrow as pa
 
-    with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        yield writer
 
 
 def sha256_file(path: Path) -> str:

@@ -8,6 +8,7 @@ nor mlflow, so that a laptop and a GPU-less image read a recipe alike.
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -25,12 +26,37 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _text(value: Any) -> Any:
+    """YAML reads an unquoted 1 as a number, and a label is a text; KFP hands whole numbers in lists on as floats."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _texts(value: Any) -> Any:
+    return [_text(item) for item in value] if isinstance(value, list) else value
+
+
+def _text_keys(value: Any) -> Any:
+    return {_text(key): _text(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Floor = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
+Action = Literal["fail", "fix", "warn"]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
+
+
+def instant(text: str) -> datetime | None:
+    """An ISO 8601 date or time, in UTC where it names no zone; None where it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class Section(BaseModel):
@@ -42,12 +68,48 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 
+class Policy(Section):
+    """What the audit does about what it finds: fail stops the run, fix changes the data as said, warn tells."""
+
+    empty_text: Action = "fail"
+    """Texts without a visible character; fix removes the rows."""
+    missing_label: Action = "fail"
+    """Rows without a label; fix removes them."""
+    unknown_label: Action = "fail"
+    """Held-out rows whose label no training row has; fix removes them."""
+    label_conflict: Action = "warn"
+    """One text under two labels in training; fix removes all its training rows."""
+    duplicate_in_split: Action = "warn"
+    """Further copies of a text in its split; fix keeps the first."""
+    duplicate_across_splits: Action = "fix"
+    """Texts that stand in two splits; fix removes them from the one nearer to training."""
+    near_duplicate_across_splits: Action = "warn"
+    """Texts that nearly stand in two splits (data.near_duplicates); fix as for duplicate_across_splits."""
+    near_duplicate_in_split: Action = "warn"
+    """Texts nearly alike in one split; fix keeps the first of each group."""
+    control_characters: Action = "warn"
+    """Characters that print nothing; fix takes them out, here and in all that the model will ever read."""
+    mojibake: Action = "warn"
+    """Text decoded by the wrong encoding (such as cafÃ©); fix repairs it, here and in all that the model will read."""
+    markup: Action = "warn"
+    """HTML tags and entities; fix takes them out, here and in all that the model will ever read."""
+    small_class: Action = "warn"
+    """Classes with fewer training rows than data.min_class_rows; fix removes the class from all splits."""
+    personal_data: Action = "warn"
+    """E-mail addresses, phone and card numbers; fix puts <email>, <phone>, <card> in their place, as for markup."""
+    truncated: Action = "warn"
+    """Texts beyond model.max_length, where they are more than a tenth; there is nothing to fix but that key."""
+    sorted_by_label: Action = "warn"
+    """A source in the order of its labels; rows are always drawn by content, so that there is nothing to fix."""
+
+
 class DataConfig(Section):
-    """Where the labelled text is and how it is split."""
+    """Where the labelled text is, how it is read, checked and split."""
 
     train: Annotated[str, Field(min_length=1)]
-    """Training data: a CSV, TSV, JSON Lines or Parquet file, hf://owner/name[:config], or
-    sample:support_desk."""
+    """Training data: a file, glob or folder, s3://bucket/prefix, hf://owner/name[:config][@revision], or
+    sample:support_desk. Forms: CSV, TSV, JSON Lines (each also .gz or .zst), Parquet, Arrow, a folder saved by
+    datasets, a folder of text files for each class."""
     validation: str = ""
     """Validation data, as data.train; empty splits validation_share off the training data."""
     test: str = ""
@@ -56,6 +118,26 @@ class DataConfig(Section):
     """The column that holds the text."""
     label_column: Annotated[str, Field(min_length=1)] = "label"
     """The column that holds the label."""
+    pair_column: str = ""
+    """The column of a second text, such as a hypothesis beside its premise; empty where a row has one text."""
+    group_column: str = ""
+    """A column whose equal values, such as an author's, stay in one split where splits are made here."""
+    time_column: str = ""
+    """A column of ISO 8601 dates or times, by which validation_from and test_from split."""
+    validation_from: str = ""
+    """Rows of the training data from this date on become the validation split, instead of validation_share."""
+    test_from: str = ""
+    """Rows of the training data from this date on become the test split, instead of test_share."""
+    encoding: Annotated[str, Field(min_length=1)] = "utf-8"
+    """Encoding of CSV, TSV, JSON Lines and text files; a byte order mark decides for itself."""
+    delimiter: str = ""
+    """What parts the cells of a CSV file; empty finds out among comma, semicolon, tab and bar."""
+    label_map: Annotated[dict[str, str], BeforeValidator(_text_keys)] = {}
+    """New names for labels as written, such as {"0": negative, "1": positive}; others stay as they are."""
+    label_order: Annotated[list[str], BeforeValidator(_texts)] = []
+    """The labels in the order of the model's outputs; empty sorts them."""
+    corrections: str = ""
+    """A file of corrected labels: label_errors.csv of an earlier run with its column new_label filled in."""
     validation_share: Share = 0.1
     """Share of the training rows that becomes the validation split where none is given."""
     test_share: Share = 0.2
@@ -68,18 +150,50 @@ class DataConfig(Section):
     """Keep a seeded random sample of at most this many test rows; 0 keeps all."""
     seed: Seed = 0
     """Seed of splits and samples."""
+    near_duplicates: Floor = 0.0
+    """Similarity (Jaccard, of word triples) above which texts are nearly the same, such as 0.8; 0 does not search."""
+    min_class_rows: Positive = 5
+    """Training rows that a class should have."""
+    label_errors: bool = True
+    """List the training rows whose label looks wrong (confident learning) in label_errors.csv."""
+    policy: Policy = Policy()
+    """What to do about each finding of the audit: fail, fix or warn."""
+    workers: Count = 0
+    """Processes that read and tokenize; 0 takes one for each core. They change no result."""
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
         if self.text_column == self.label_column:
             raise ValueError(f"label_column: {self.label_column!r} given; must differ from data.text_column")
-        made = {name: getattr(self, f"{name}_share") for name in ("validation", "test") if not getattr(self, name)}
+        if self.pair_column in (self.text_column, self.label_column):
+            raise ValueError(f"pair_column: {self.pair_column!r} given; must be a third column")
+        if len(set(self.label_order)) < len(self.label_order):
+            raise ValueError(f"label_order: {self.label_order!r} given; names a label twice")
+        self._check_dates()
+        made = {
+            name: getattr(self, f"{name}_share")
+            for name in ("validation", "test")
+            if not getattr(self, name) and not getattr(self, f"{name}_from")
+        }
         for name, share in made.items():
             if share == 0:
                 raise ValueError(f"{name}_share: 0 given; must be above 0, or data.{name} given")
         if sum(made.values()) >= 1:
             raise ValueError("test_share: with data.validation_share it must be below 1, so that rows remain to train")
         return self
+
+    def _check_dates(self) -> None:
+        for name in ("validation", "test"):
+            start = getattr(self, f"{name}_from")
+            if start and getattr(self, name):
+                raise ValueError(f"{name}_from: {start!r} given beside data.{name}; leave one empty")
+            if start and not self.time_column:
+                raise ValueError(f"{name}_from: {start!r} given; needs data.time_column")
+            if start and instant(start) is None:
+                raise ValueError(f"{name}_from: {start!r} given; must be an ISO 8601 date or time, such as 2026-01-31")
+        early, late = instant(self.validation_from), instant(self.test_from)
+        if early and late and early >= late:
+            raise ValueError(f"test_from: {self.test_from!r} given; must be after data.validation_from")
 
 
 class ModelConfig(Section):
@@ -89,8 +203,9 @@ class ModelConfig(Section):
     """A Hugging Face model id, a local folder, or pkg:NAME for a checkpoint that an installed package carries."""
     max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=131072)] = 128
     """Longest text in tokens, special tokens included; longer ones are cut."""
-    truncation_side: Literal["right", "left"] = "right"
-    """Where a long text is cut: right keeps its beginning, left keeps its end, where a review often has its verdict."""
+    long_texts: Literal["head", "tail", "head_tail", "windows"] = "head"
+    """What is kept of a longer text (Sun et al. 2019): its head, its tail, where a review often has its verdict, the
+    first quarter and the rest from its tail, or all of it in windows, whose probabilities are averaged."""
 
 
 class Distributed(Section):
@@ -116,6 +231,9 @@ class TrainConfig(Section):
     """Peak learning rate of AdamW, reached after warm-up, then decayed linearly to zero."""
     batch_size: Positive = 16
     """Texts in one optimizer step, over all processes."""
+    pass_tokens: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=2**24)] = 8192
+    """Most tokens that a process takes through the model at once; a batch with more goes in several passes, with the
+    same result in less memory."""
     warmup_share: Share = 0.1
     """Share of the optimizer steps that warm up."""
     weight_decay: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.01

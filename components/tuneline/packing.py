@@ -17,6 +17,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tuneline import checkpoint
+from tuneline.fused import fuse
 
 Rows = Sequence[Sequence[int]]
 """Token ids of each text, special tokens included."""
@@ -38,6 +39,11 @@ class PackedRow(NamedTuple):
     position_ids: torch.Tensor
     lengths: tuple[int, ...]
 
+    def token_types(self, pair_at: Sequence[int]) -> torch.Tensor:
+        """0 for the first text of each row and 1 from the second on, int64 [1, T]."""
+        parts = [torch.arange(length) >= at for length, at in zip(self.lengths, pair_at, strict=True)]
+        return torch.cat(parts)[None].long()
+
 
 def pack(rows: Rows, first_position: int = 0) -> PackedRow:
     """Lay texts end to end; positions start at `first_position` in each."""
@@ -47,15 +53,24 @@ def pack(rows: Rows, first_position: int = 0) -> PackedRow:
     return PackedRow(ids[None], positions[None], lengths)
 
 
-def pad(rows: Rows, pad_id: int) -> dict[str, torch.Tensor]:
-    """Fill token rows up to the longest: input_ids and attention_mask, both [texts, longest] int64."""
+def pad(rows: Rows, pad_id: int, pair_at: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    """Fill token rows up to the longest: input_ids, attention_mask and, where `pair_at` says where the second text of
+    each row begins, token_type_ids; each [texts, longest] int64."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.as_tensor(row)
         mask[number, : len(row)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if pair_at is not None:
+        inputs["token_type_ids"] = mask * (torch.arange(longest) >= torch.tensor(pair_at)[:, None])
+    return inputs
+
+
+def tells_texts_apart(network: Any) -> bool:
+    """Whether the family has token types, an embedding for each of two texts."""
+    return (getattr(network.config, "type_vocab_size", None) or 0) > 1
 
 
 class PaddedClassifier(nn.Module):
@@ -68,10 +83,11 @@ class PaddedClassifier(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
+        self.typed = tells_texts_apart(network)
 
-    def forward(self, rows: Rows) -> torch.Tensor:
-        """Logits [texts, labels], in fp32 or better."""
-        inputs = pad(rows, self.network.config.pad_token_id or 0)
+    def forward(self, rows: Rows, pair_at: Sequence[int] | None = None) -> torch.Tensor:
+        """Logits [texts, labels], in fp32 or better; `pair_at` is where the second text of each row begins."""
+        inputs = pad(rows, self.network.config.pad_token_id or 0, pair_at if self.typed else None)
         device = self.network.device
         return _full(self.network(**{name: value.to(device) for name, value in inputs.items()}).logits)
 
@@ -90,14 +106,20 @@ class PackedClassifier(nn.Module):
         if pooling == "config":
             pooling = "mean" if network.config.classifier_pooling == "mean" else "first"
         self.pooling = pooling
+        self.typed = tells_texts_apart(network)
         self.first_position = checkpoint.first_position(network.config.to_dict())
         network.set_attn_implementation(ATTENTION)
+        self.fused = self.pooling == "first" and fuse(network)
 
-    def forward(self, rows: Rows) -> torch.Tensor:
-        """Logits [texts, labels], in fp32 or better."""
+    def forward(self, rows: Rows, pair_at: Sequence[int] | None = None) -> torch.Tensor:
+        """Logits [texts, labels], in fp32 or better; `pair_at` is where the second text of each row begins."""
         row = pack(rows, self.first_position)
         base = self.network.base_model
         inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids, "segments": row.lengths}
+        if self.typed and pair_at is not None:
+            inputs["token_type_ids"] = row.token_types(pair_at)
+        if self.fused:
+            return _full(self.network(**inputs).logits)
         if self.pooling == "last":  # the head of these families scores every token of a row
             hidden = base(**inputs, use_cache=False).last_hidden_state
             return _full(self.network.score(self._pool(hidden, row.lengths))[:, 0])

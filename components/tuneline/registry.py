@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.artifacts import sha256_file
+from tuneline.artifacts import Decision, sha256_file
 from tuneline.errors import InputError, ServiceError
 from tuneline.tracking import StepRun, client
 
@@ -88,7 +88,8 @@ def _save_pyfunc(path: Path, model: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    signature = ModelSignature(Schema([ColSpec(DataType.string)]))
+    names = ["text", "pair"] if Decision.load(model).pairs else [None]
+    signature = ModelSignature(Schema([ColSpec(DataType.string, name) for name in names]))
     mlflow.pyfunc.save_model(
         str(path), loader_module="tuneline.serve.model", data_path=str(model), signature=signature,
         pip_requirements=["tuneline[train]"],

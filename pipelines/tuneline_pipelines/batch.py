@@ -25,6 +25,7 @@ def build(configure: Callable[[str, Any], None] | None = None) -> Any:
         column: str = "text",
         shards: int = 4,
         output: str = "",
+        pair_column: str = "",
     ) -> dsl.Dataset:
         """A registered model's labels for the texts of a file or a folder.
 
@@ -34,19 +35,21 @@ def build(configure: Callable[[str, Any], None] | None = None) -> Any:
             column: The column of texts.
             shards: How many pods share the texts.
             output: A .csv or .jsonl file to write the result to besides the run's artifact.
+            pair_column: The column of second texts, for a model of pairs; empty for one of single texts.
         """
         # Not cached: an alias and a file may have moved. A shard names its version and input by content, and may be.
         planned = plan(
-            model=model, files=files, column=column, shards=shards, output=output
+            model=model, files=files, column=column, shards=shards, output=output, pair_column=pair_column
         ).set_caching_options(enable_caching=False)  # fmt: skip
         with dsl.ParallelFor(planned.output) as shard:
-            predicted = predict(shard=shard, column=column)
+            predicted = predict(shard=shard, column=column, pair_column=pair_column)
         merged = merge(
             parts=dsl.Collected(predicted.outputs["predictions"]),
             work=planned.output,
             files=files,
             column=column,
             output=output,
+            pair_column=pair_column,
         ).set_caching_options(enable_caching=False)
         if configure:
             for step, task in (("prepare", planned), ("evaluate", predicted), ("prepare", merged)):

@@ -6,30 +6,27 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from tuneline.errors import InputError, without_credentials
-from tuneline.trouble import trouble
+from tuneline_pipelines import data_cli
+from tuneline_pipelines.console import JSON, fail, remark, told, verb
 
 app = typer.Typer(
     help="Labelled text in, a text classifier out that a team dares to promote.", no_args_is_help=True,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-told = Console(stderr=True)
 EXIT = {"succeeded": 0, "failed": 1, "cancelled": 130, "running": 130}
 """The exit status of `submit --wait`, by the run's result."""
 PROFILE = Annotated[
     Path | None, typer.Option("--profile", envvar="TUNELINE_PROFILE", help="The cluster: a YAML file.", dir_okay=False)
 ]
-JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
 
 class Pipeline(StrEnum):
@@ -37,40 +34,6 @@ class Pipeline(StrEnum):
 
     FINETUNE = "finetune"
     BATCH = "batch-predict"
-
-
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose bad input ends in one line and exit status 2, and whose interruption says so."""
-
-    @wraps(function)
-    def guarded(*args: Any, **values: Any) -> None:
-        fail = partial(_fail, as_json=bool(values.get("as_json")))
-        try:
-            function(*args, **values)
-        except InputError as error:
-            fail(str(error), 2)
-        except KeyboardInterrupt:
-            fail(
-                "interrupted; nothing was registered after this point, and the same command goes on from what is saved",
-                130,
-            )
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if told := trouble(error):
-                fail(told, 1)
-            if isinstance(error, OSError):
-                fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-            raise
-
-    return guarded
-
-
-def _fail(message: str, code: int, as_json: bool = False) -> NoReturn:
-    if as_json:
-        print(json.dumps({"status": "failed", "error": message}))
-    told.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -103,7 +66,7 @@ def run(
         with LiveSteps(told) as live:
             result = run_pipeline(chosen, open_state(), live.tell, containers)
     except StepFailed as error:
-        _fail(str(error), 1, as_json)
+        fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps(result))
     else:
@@ -143,7 +106,7 @@ def build(
             if push:
                 push_images(made, push, live.tell)
     except BuildFailed as error:
-        _fail(str(error), 1, as_json)
+        fail(str(error), 1, as_json)
     if as_json:
         print(json.dumps({"status": "succeeded", "images": made}))
     else:
@@ -172,7 +135,7 @@ def compile_(
     chosen, cluster = load(recipe, overrides or []) if recipe else None, load_profile(profile) if profile else None
     batch = pipeline is Pipeline.BATCH
     for note in compile_batch(output, cluster) if batch else compile_pipeline(output, chosen, cluster):
-        told.print(note, markup=False, highlight=False, soft_wrap=True)
+        remark(note)
     told.print(f"wrote {output}", markup=False)
 
 
@@ -185,11 +148,7 @@ def _cluster(path: Path | None) -> tuple[Any, Any]:
     if path is None:
         raise InputError("--profile: not given; name the cluster's YAML file there, or in TUNELINE_PROFILE")
     profile = load_profile(path)
-    return profile, Remote(server_of(profile), _note)
-
-
-def _note(text: str) -> None:
-    told.print(text, markup=False, highlight=False, soft_wrap=True)
+    return profile, Remote(server_of(profile), remark)
 
 
 @app.command()
@@ -232,9 +191,9 @@ def submit(
     try:
         started, notes = start(chosen, cluster, remote, schedule)
     except KeyboardInterrupt:
-        _fail("interrupted; `tuneline runs --remote` tells whether the run was started", 130, as_json)
+        fail("interrupted; `tuneline runs --remote` tells whether the run was started", 130, as_json)
     for note in notes:
-        _note(note)
+        remark(note)
     show_submitted(told, started)
     result = started.summary()
     if wait:
@@ -260,16 +219,16 @@ def _await(remote: Any, run_id: str, cancel: bool) -> dict[str, Any]:
             return False
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run = follow_or_cancel(remote, run_id, lambda step, _done, _total, note: _note(f"{step:9} {note}"), asked)
+    run = follow_or_cancel(remote, run_id, lambda step, _done, _total, note: remark(f"{step:9} {note}"), asked)
     result = outcome(run)
     if run is None:
-        _note(f"the run goes on; tuneline cancel {run_id} stops it")
+        remark(f"the run goes on; tuneline cancel {run_id} stops it")
         return result
     failed = next((step["step"] for step in result["steps"] if step["state"] == "FAILED"), None)
     if result["status"] == "failed" and failed:
-        _note(f"the run failed in {failed}; next: tuneline logs {run_id} --step {failed}")
+        remark(f"the run failed in {failed}; next: tuneline logs {run_id} --step {failed}")
     else:
-        _note(": ".join(filter(None, (f"the run {result['status']}", result["error"]))))
+        remark(": ".join(filter(None, (f"the run {result['status']}", result["error"]))))
     return result
 
 
@@ -328,7 +287,7 @@ def logs(
     from tuneline_pipelines.follow import logs as logs_of
 
     for name, attempt, text in logs_of(_cluster(profile)[1], run, step):
-        _note(f"== {name}{f', attempt {attempt}' if attempt > 1 else ''}")
+        remark(f"== {name}{f', attempt {attempt}' if attempt > 1 else ''}")
         print(text, end="" if text.endswith("\n") else "\n")
 
 
@@ -345,7 +304,7 @@ def cancel(
     if found.state in FINAL:
         raise InputError(f"{run}: has ended already ({found.state.lower()})")
     remote.cancel(found.run_id)
-    _note(f"cancelling {found.display_name}")
+    remark(f"cancelling {found.display_name}")
 
 
 @app.command()
@@ -354,14 +313,15 @@ def predict(
     model: Annotated[str, typer.Argument(help="MODEL@alias or MODEL/VERSION.")],
     file: Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet.")],
     column: Annotated[str, typer.Option(help="The column of texts.")] = "text",
+    pair_column: Annotated[str, typer.Option(help="That of second texts, for a model of pairs.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; else stdout.")] = None,
 ) -> None:
     """Label the texts of a file with a registered model.
 
     tuneline predict quickstart@champion new.csv -o labelled.csv
     """
+    from tuneline.serve.files import named, write
     from tuneline.serve.files import predict as rows_of
-    from tuneline.serve.files import write
     from tuneline_pipelines.show import LiveSteps
     from tuneline_pipelines.state import open_state
 
@@ -369,7 +329,8 @@ def predict(
         raise InputError(f"--output: {output} is the input; name another file")
     open_state()
     with LiveSteps(told) as live:
-        write(rows_of(model, file, column, lambda done, total: live.tell("predict", done, total, "texts")), output)
+        columns = named(column, pair_column)
+        write(rows_of(model, file, columns, lambda done, total: live.tell("predict", done, total, "texts")), output)
 
 
 @app.command()
@@ -408,6 +369,12 @@ def doctor() -> None:
     raise typer.Exit(1 if any(state == "missing" for _, state, _ in rows) else 0)
 
 
+app.add_typer(data_cli.app)
+
+
 def main() -> None:
     """The console script."""
+    # OpenMP's idle threads sleep instead of spinning: on a busy machine, or within a CPU quota, spinning threads made
+    # torch four times slower, and on an idle one sleeping costs nothing (docs/experiments.md). Steps inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()

@@ -190,7 +190,7 @@ def _code_hash() -> str:
     """A hash of the installed package: KFP's local cache keys on arguments, not on code."""
     root = Path(tuneline.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted((*root.rglob("*.py"), *root.rglob("*.j2"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -155,7 +155,7 @@ def refuse_unseen(recipe: Recipe, profile: Profile) -> list[str]:
         elif _is_relative(key, value):
             raise InputError(
                 f"{key}: {value!r} is a path on this machine, which the run's pods do not see; give hf://OWNER/NAME, "
-                f"or an absolute path on a volume that the profile mounts"
+                f"s3://BUCKET/PREFIX or an absolute path on a volume that the profile mounts"
             )
     return notes
 
@@ -163,7 +163,7 @@ def refuse_unseen(recipe: Recipe, profile: Profile) -> list[str]:
 def _is_relative(key: str, value: str) -> bool:
     if key == "model.name":  # else a hub id, which looks like a path
         return value.startswith((".", "~")) or (Path(value) / "config.json").is_file()
-    return bool(value) and not value.startswith(("hf://", "sample:"))
+    return bool(value) and not value.startswith(("hf://", "s3://", "sample:"))
 
 
 def submit(

@@ -13,13 +13,13 @@ from tuneline.artifacts import (
     read_json,
     read_split,
     sha256_file,
+    split_writer,
     write_json,
-    write_split,
 )
 
 MANIFEST = PreparedData(
     labels=["négatif", "積極的", 'a "b"'], rows={"train": 2, "validation": 1, "test": 1}, sha256={"all": "00"},
-    max_length=8, truncation_side="left", truncated={"train": 1, "validation": 0, "test": 0}, model="pkg:x",
+    max_length=8, long_texts="tail", truncated={"train": 1, "validation": 0, "test": 0}, model="pkg:x",
     sources={"train": "a.csv", "validation": "", "test": ""}, seed=3, notes=["test: 1 of 4 training rows"],
 )  # fmt: skip
 
@@ -32,8 +32,9 @@ def test_a_manifest_survives_its_folder(tmp_path):
 
 def test_a_decision_survives_its_folder(tmp_path):
     decision = Decision(
-        labels=["nein", "да"], max_length=64, truncation_side="right", base_model="pkg:x", data_sha256="ab"
-    )
+        labels=["nein", "да"], max_length=64, long_texts="head", base_model="pkg:x", data_sha256="ab", pairs=True,
+        clean=["markup"],
+    )  # fmt: skip
     decision.save(tmp_path)
     assert Decision.load(tmp_path) == decision
     assert [path.name for path in tmp_path.iterdir()] == ["tuneline.json"]
@@ -49,13 +50,16 @@ def test_a_split_survives_its_file(tmp_path, rows):
             "input_ids": pa.array([[2, 5, 3]] * rows, pa.large_list(pa.int32())),
         }
     )
-    write_split(tmp_path, "test", table)
+    with split_writer(tmp_path, "test", table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=2):
+            writer.write_batch(batch)
     assert read_split(tmp_path, "test").equals(table)
 
 
 def test_splits_of_one_folder_are_kept_apart(tmp_path):
     for split, row in (("train", 1), ("test", 2)):
-        write_split(tmp_path, split, pa.table({"row": [row]}))
+        with split_writer(tmp_path, split, pa.schema({"row": pa.int64()})) as writer:
+            writer.write(pa.table({"row": [row]}))
     assert read_split(tmp_path, "train").column("row").to_pylist() == [1]
     assert read_split(tmp_path, "test").column("row").to_pylist() == [2]
 

@@ -35,7 +35,7 @@ FULL = Recipe(
         train="a.csv", validation="b.jsonl", test="hf://o/n:c?split=test", text_column="review", label_column="stars",
         validation_share=0.25, test_share=0.3, max_train=9, max_validation=8, max_test=7, seed=6,
     ),
-    model=ModelConfig(name="./here", max_length=64, truncation_side="left"),
+    model=ModelConfig(name="./here", max_length=64, long_texts="tail"),
     train=TrainConfig(epochs=2, learning_rate=1e-3, batch_size=4, warmup_share=0.5, weight_decay=0.0, seed=2**32 - 1),
     register=RegisterConfig(name="desk 2.0", rules=Rules(min_accuracy=0.9, min_macro_f1=0.0, beats_baseline=False)),
 )  # fmt: skip
@@ -183,7 +183,7 @@ def test_a_value_of_the_wrong_type_is_told_with_its_key_and_what_is_allowed(tmp_
         ("train.distributed.nodes=true", "True", "must be a number"),
         ("train.distributed.gpus_per_node=1.5", "1.5", "integer"),
         ("model.max_length=0", "0", "greater than or equal to 8"),
-        ("model.truncation_side=both", "'both'", "'right' or 'left'"),
+        ("model.long_texts=both", "'both'", "'head', 'tail'"),
         ("model.name=", "''", "at least 1 character"),
         ("data.train=", "''", "at least 1 character"),
         ("data.test_share=1.0", "1.0", "less than 1"),

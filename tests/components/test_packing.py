@@ -18,7 +18,7 @@ SMALL = {
 FAMILIES = {
     "albert": SMALL | {"embedding_size": 8},
     "bert": SMALL,
-    "camembert": SMALL,
+    "camembert": SMALL | {"type_vocab_size": 1},
     "distilbert": {
         "vocab_size": 40, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40,
         "num_labels": 3, "pad_token_id": 1, "dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0,
@@ -32,10 +32,11 @@ FAMILIES = {
                            "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
     "modernbert mean": SMALL | {"classifier_pooling": "mean", "local_attention": 8, "global_attn_every_n_layers": 2,
                                 "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
-    "roberta": SMALL,
-    "xlm-roberta": SMALL,
+    "roberta": SMALL | {"type_vocab_size": 1},
+    "xlm-roberta": SMALL | {"type_vocab_size": 1},
 }  # fmt: skip
 LENGTHS = (5, 1, 30, 12, 12)
+PAIR_AT = [3, 1, 10, 11, 1]
 
 
 def network(name: str) -> nn.Module:
@@ -69,8 +70,49 @@ def test_a_packed_family_answers_and_learns_as_a_padded_one_does(name):
         assert torch.allclose(found[key], slope, atol=1e-4 * scale), key
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_shorter_way_through_the_encoder_is_taken_where_it_is_known(name):
+    known = {"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
+    assert PackedClassifier(network(name)).fused == (name in known)
+
+
+def test_a_text_as_long_as_a_window_or_a_token_longer_sees_itself_alone():
+    draw = torch.Generator().manual_seed(1)
+    rows = [torch.randint(4, 40, (length,), generator=draw).tolist() for length in (16, 17, 15, 32, 33, 1, 31)]
+    found, expected = PackedClassifier(network("bert")), PaddedClassifier(network("bert"))
+    assert torch.allclose(found(rows), expected(rows), atol=1e-5)
+    found(rows).square().sum().backward()
+    expected(rows).square().sum().backward()
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-4 * float(other.grad.abs().max()) + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_dropout_in_the_encoder_still_drops_and_only_in_training(name):
+    dropout = {"hidden_dropout_prob": 0.5} if name == "bert" else {"dropout": 0.5}
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **FAMILIES[name] | dropout))
+    classifier = PackedClassifier(model.train())
+    assert classifier.fused
+    assert not torch.equal(classifier(texts()), classifier(texts()))
+    classifier.eval()
+    assert torch.equal(classifier(texts()), classifier(texts()))
+
+
 def test_every_family_that_is_packed_is_tested():
     assert {name.split()[0] for name in FAMILIES} == set(packing.POOLING)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_packed_family_reads_pairs_as_a_padded_one_does(name):
+    expected = PaddedClassifier(network(name))(texts(), PAIR_AT)
+    assert torch.allclose(PackedClassifier(network(name))(texts(), PAIR_AT), expected, atol=1e-4)
+    told_apart = not torch.allclose(PaddedClassifier(network(name))(texts()), expected, atol=1e-4)
+    assert told_apart == (name in {"albert", "bert", "electra"} or FAMILIES[name].get("type_vocab_size", 0) > 1)
+
+
+def test_the_second_text_has_the_second_token_type_up_to_its_end():
+    assert pack([[5, 6, 7], [8, 9]]).token_types([1, 2]).tolist() == [[0, 1, 1, 0, 0]]
+    assert pad([[5, 6, 7], [8, 9]], 0, [2, 1])["token_type_ids"].tolist() == [[0, 0, 1], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "modernbert"])
@@ -105,10 +147,8 @@ def test_in_bf16_the_gradients_stay_near_those_of_fp32():
 
 
 def test_attention_dropout_still_drops():
-    model = network("bert").train()
-    for layer in model.bert.encoder.layer:
-        layer.attention.self.dropout.p = 0.5
-    classifier = PackedClassifier(model)
+    config = AutoConfig.for_model("bert", **SMALL | {"attention_probs_dropout_prob": 0.5})
+    classifier = PackedClassifier(AutoModelForSequenceClassification.from_config(config).train())
     assert not torch.equal(classifier(texts()), classifier(texts()))
 
 

@@ -28,7 +28,7 @@ from tuneline.tracking import (
 MANIFEST = PreparedData(
     labels=["neg", "pos"], rows={"train": 7, "validation": 1, "test": 2},
     sha256={"train": "a" * 64, "validation": "b" * 64, "test": "c" * 64, "all": "d" * 64},
-    max_length=8, truncation_side="right",
+    max_length=8, long_texts="head",
     truncated={"train": 0, "validation": 0, "test": 0}, model="pkg:x",
     sources={"train": "a.csv", "validation": "", "test": "t.csv"}, seed=0,
 )  # fmt: skip

@@ -26,7 +26,8 @@ FILES: dict[str, bytes] = {
 BEFORE = [
     ("missing file", ["data.train=missing.csv"], "data.train: missing.csv: no such file"),
     ("empty file", ["data.train=empty.csv"], "data.train: empty.csv is empty"),
-    ("directory", ["data.train=."], "data.train: . is a directory; give a file"),
+    ("empty folder", ["data.train=nothing"], "data.train: nothing"),
+    ("folder of bad files", ["data.train=."], "data.train: ./empty.csv is empty"),
     ("unknown form", ["data.train=notes.md"], "unknown form '.md'; allowed: .csv"),
     ("no checkpoint", ["data.train=good.csv", "model.name=./nowhere"], "model.name: ./nowhere: no checkpoint there"),
     ("package without", ["data.train=good.csv", "model.name=pkg:nothing"], "pkg:nothing: package not installed"),
@@ -52,6 +53,7 @@ DURING = [
 def refused(project: Project, *arguments: str) -> str:
     for name, content in FILES.items():
         (project.folder / name).write_bytes(content)
+    (project.folder / "nothing").mkdir(exist_ok=True)
     done = project.tuneline("run", "text", *arguments)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""

@@ -62,6 +62,8 @@ def test_artifacts_are_typed_so_that_the_ui_shows_them(spec: Any) -> None:
         for output, artifact in component.output_definitions.artifacts.items()
     }
     assert kinds["comp-prepare.data"] == "system.Dataset"
+    assert kinds["comp-prepare.report"] == "system.HTML"
+    assert kinds["comp-prepare.metrics"] == "system.Metrics"
     assert kinds["comp-train.model"] == "system.Model"
     assert kinds["comp-train.metrics"] == kinds["comp-evaluate.metrics"] == "system.Metrics"
     assert kinds["comp-evaluate.confusion"] == "system.ClassificationMetrics"

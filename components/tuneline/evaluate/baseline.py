@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 WORD = r"(?u)\S+"  # scikit-learn's own pattern drops one-letter words and punctuation
+
+BETWEEN = " \u2016 "  # a word of its own, so that no bigram joins the last word of one text and the first of the other
+
+
+def texts_of(table: pa.Table) -> list[str]:
+    """What the baseline reads of a split's rows: the text, and the second text where there is one."""
+    texts = table.column("text").to_pylist()
+    if "pair" not in table.column_names:
+        return texts
+    return [f"{text}{BETWEEN}{pair}" for text, pair in zip(texts, table.column("pair").to_pylist(), strict=True)]
 
 
 def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], classes: int) -> np.ndarray:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneline.artifacts import PreparedData, read_json, read_split, write_json
-from tuneline.evaluate.baseline import baseline_proba
+from tuneline.evaluate.baseline import baseline_proba, texts_of
 from tuneline.evaluate.metrics import confusion, per_class, score
-from tuneline.evaluate.report import draw_confusion, write_page
+from tuneline.evaluate.report import draw_confusion, reading, write_page
+from tuneline.inputs import of_table
 from tuneline.progress import Progress, say
 from tuneline.serve.model import Classifier
 from tuneline.step import Artifact, ClassificationMetrics, Metrics, step
@@ -53,12 +54,12 @@ def evaluate(data: Path, model: Path, out: Path) -> Evaluation:
     manifest = PreparedData.load(data)
     test, train = read_split(data, "test"), read_split(data, "train")
     labels = np.asarray(test.column("label"))
-    progress = Progress("evaluate", len(labels), "texts")
-    probabilities = Classifier(model).predict_proba_ids(test.column("input_ids").to_pylist(), on_batch=progress.update)
+    inputs = of_table(test)
+    progress = Progress("evaluate", len(inputs.rows), "texts" if inputs.windows is None else "windows")
+    probabilities = Classifier(model).predict_proba_inputs(inputs, on_batch=progress.update)
     say("[evaluate] training the linear baseline")
     baseline = baseline_proba(
-        train.column("text").to_pylist(), train.column("label").to_pylist(), test.column("text").to_pylist(),
-        len(manifest.labels),
+        texts_of(train), train.column("label").to_pylist(), texts_of(test), len(manifest.labels)
     )  # fmt: skip
     rivals = {f"baseline_{name}": value for name, value in score(labels, baseline).items()}
     result = Evaluation(
@@ -95,8 +96,7 @@ def _write(
         "classes": per_class(labels, predicted, result.labels),
         "notes": manifest.notes,
         "base_model": manifest.model,
-        "max_length": manifest.max_length,
-        "truncation_side": manifest.truncation_side,
+        "reading": reading(manifest),
         "sha256": manifest.sha256["all"],
     }
     write_page(out / "report.html", out / "confusion_matrix.png", facts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tuneline.artifacts import PreparedData
+
 # Above this many classes, cells are too small for numbers and names.
 READABLE_CLASSES = 24
 
@@ -31,10 +33,26 @@ img { max-width: 100% } .verdict { font-size: 1.3rem }
 <td class="n">{{ "%.3f"|format(row.precision) }}</td><td class="n">{{ "%.3f"|format(row.recall) }}</td>
 <td class="n">{{ "%.3f"|format(row.f1) }}</td></tr>{% endfor %}</table>
 <h2>Data</h2><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-<p>Base model {{ base_model }}, texts cut on the {{ truncation_side }} to {{ max_length }} tokens.
-Data SHA-256 {{ sha256 }}.</p>
+<p>Base model {{ base_model }}. {{ reading }} Data SHA-256 {{ sha256 }}.</p>
 </body></html>
 """
+
+
+_KEPT = {
+    "head": "its first {} tokens",
+    "tail": "its last {} tokens",
+    "head_tail": "{} tokens, a quarter of them from its head and the rest from its tail",
+    "windows": "all of it, in overlapping windows of {} tokens, whose probabilities are averaged",
+}
+
+
+def reading(manifest: PreparedData) -> str:
+    """What the model reads of a text, in a sentence or two for people."""
+    what = "pair of texts" if manifest.pairs else "text"
+    kept = _KEPT[manifest.long_texts].format(manifest.max_length)
+    cut, rows = manifest.truncated.get("test", 0), manifest.rows["test"]
+    told = f"Of a long {what} it reads {kept}; {cut} of {rows} test texts are longer."
+    return f"{told} Before reading, it cleans texts of: {', '.join(manifest.clean)}." if manifest.clean else told
 
 
 def draw_confusion(matrix: list[list[int]], labels: list[str], path: Path) -> None:

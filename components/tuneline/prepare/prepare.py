@@ -1,196 +1,276 @@
 """prepare: raw labelled text -> PreparedData.
 
-Reads the sources, refuses what cannot be learned from, makes the splits that were not given, keeps test rows out of
-training, and tokenizes once so that the training step starts at once.
+Reads the sources, makes the splits that were not given, looks for what would spoil a training or its measurement and
+does about it what the policy says, and tokenizes once so that the training step starts at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuneline import checkpoint
-from tuneline.artifacts import SPLITS, PreparedData, write_split
+from tuneline.artifacts import SPLITS, PreparedData, sha256_file, write_json
+from tuneline.clean import fixes_of
 from tuneline.config import DataConfig, ModelConfig, from_flat
 from tuneline.errors import InputError
-from tuneline.prepare import sources, split, tokenize
-from tuneline.progress import Progress, say
-from tuneline.step import Artifact, step
+from tuneline.prepare import audit, classes, corrections, imbalance, ingest, parts, report, sources, tokenize
+from tuneline.prepare.identity import of_all
+from tuneline.prepare.staging import staged
+from tuneline.prepare.workers import Pool
+from tuneline.progress import say
+from tuneline.step import Artifact, Metrics, step
+from tuneline.tokenizer import copy_tokenizer
 
-Rows = dict[str, tuple[list[int], list[str], list[str]]]
-"""Per split: row numbers in the source (from 0), texts, labels."""
+if TYPE_CHECKING:
+    import numpy as np
+
+Parts = dict[str, parts.Part]
 
 
 def pin(data: DataConfig, model: ModelConfig) -> str:
     """A content hash of all that prepare reads, or "" where a source can change under its name.
 
     Raises:
-        InputError: a source or the checkpoint is missing.
+        InputError: a source, the file of corrections or the checkpoint is missing.
     """
-    prints = [sources.fingerprint(uri, f"data.{name}") for name, uri in _uris(data).items() if uri]
-    folder = checkpoint.resolve(model.name, weights=False)
-    checkpoint.check_max_length(model.name, checkpoint.read_config(folder), model.max_length)
+    prints = [sources.fingerprint(uri, f"data.{name}", data) for name, uri in _uris(data).items() if uri]
+    folder = _checkpoint(model)
+    if data.corrections:
+        prints.append(corrections.fingerprint(data.corrections))
     if not all(prints):
         return ""
-    tokenizer = folder / "tokenizer.json"
-    prints.append(hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else "")
+    prints.append(_tokenizer_sha256(folder))
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
 def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str = "") -> PreparedData:
-    """Write the prepared splits, the tokenizer and the manifest into `out`.
+    """Write the prepared splits, the tokenizer, the audit and the manifest into `out`.
+
+    Where the data is refused `out` holds the audit alone.
 
     Args:
-        data: sources, columns, splits, samples.
-        model: whose tokenizer, and the longest text.
-        out: folder to write.
+        data: sources, columns, splits, samples, and what to do about what is found.
+        model: whose tokenizer, the longest text, and what is kept of longer ones.
+        out: folder to write; what it held before is replaced.
         expected_pin: what `pin` gave at submission; "" does not ask.
 
     Raises:
         InputError: the data cannot be learned from, or changed since submission.
+        ServiceError: a worker process was killed.
     """
     if expected_pin and pin(data, model) != expected_pin:
         raise InputError("data: a source or the tokenizer changed since this run was submitted; submit it again")
-    folder = checkpoint.resolve(model.name, weights=False)
-    checkpoint.check_max_length(model.name, checkpoint.read_config(folder), model.max_length)
-    rows, notes = _splits(data)
-    labels = _labels(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenize.copy_tokenizer(folder, out / "tokenizer")
-    truncated = {name: _write(out, folder, name, rows, labels, model) for name in SPLITS}
-    hashes = {name: _sha256(*rows[name][1:]) for name in SPLITS}
-    hashes["all"] = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
-    manifest = PreparedData(
-        labels=labels, rows={name: len(rows[name][0]) for name in SPLITS}, sha256=hashes, max_length=model.max_length,
-        truncation_side=model.truncation_side, truncated=truncated, model=model.name, sources=_uris(data),
-        seed=data.seed, notes=notes,
-    )  # fmt: skip
-    manifest.save(out)
-    for note in notes:
+    folder = _checkpoint(model)
+    with staged(out) as stage, Pool(data.workers) as pool:
+        found = _find(data, pool, stage.work, out)
+        used = _use(found, data)
+        written = _write(used, folder, model, pool, stage.out)
+        found.audit.findings.extend(_truncated(used, written, data, model))
+        manifest = _manifest(found, used, written, folder, data, model)
+        report.write(stage.out, manifest, found.audit, found.read, written, data)
+        report.refuse(found.audit, stage.out, out)
+        manifest.save(stage.out)
+    for note in manifest.notes:
         say(f"[prepare] {note}")
     return manifest
 
 
+def _checkpoint(model: ModelConfig) -> Path:
+    folder = checkpoint.resolve(model.name, weights=False)
+    checkpoint.check_max_length(model.name, checkpoint.read_config(folder), model.max_length)
+    return folder
+
+
+def _tokenizer_sha256(folder: Path) -> str:
+    file = folder / "tokenizer.json"
+    return sha256_file(file) if file.is_file() else ""
+
+
 def _uris(data: DataConfig) -> dict[str, str]:
-    return {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: getattr(data, name) for name in SPLITS}
 
 
-def _splits(data: DataConfig) -> tuple[Rows, list[str]]:
-    notes: list[str] = []
-    rows: Rows = {}
-    for name, uri in _uris(data).items():
-        if uri:
-            source = sources.read(uri, name, data.text_column, data.label_column)
-            rows[name] = (list(range(len(source.texts))), source.texts, source.labels)
-    _make_missing(data, rows, notes)
-    _drop_leaks(rows, notes)
-    classes = set(rows["train"][2])
-    for name, keep in (("train", data.max_train), ("validation", data.max_validation), ("test", data.max_test)):
-        rows[name] = _take(rows[name], split.sample(rows[name][1], keep, data.seed))
-    for name in SPLITS:
-        if not rows[name][0]:
-            why = f" ({'; '.join(notes)})" if notes else ""
-            raise InputError(f"data.{name}: no rows left in the {name} split; give more data or a larger share{why}")
-    if lost := classes - set(rows["train"][2]):
-        raise InputError(
-            f"data.max_train: a sample of {data.max_train} keeps no training row of {len(lost)} of {len(classes)} "
-            f"classes, such as {_shown(min(lost))}; raise it"
-        )
-    return rows, notes
+@dataclass(frozen=True)
+class Found:
+    """The rows as they were read and split, and what the audit says of them.
+
+    Attributes:
+        parts: the splits, without the rows that the policy takes out.
+        names: label names, as the parts number them.
+        audit: findings.
+        read: rows read per given split.
+        versions: the version of each given source.
+        notes: what was done, one sentence each.
+    """
+
+    parts: Parts
+    names: list[str]
+    audit: audit.Audit
+    read: dict[str, int]
+    versions: dict[str, str]
+    notes: list[str]
 
 
-def _make_missing(data: DataConfig, rows: Rows, notes: list[str]) -> None:
-    shares = {name: 0.0 if name in rows else getattr(data, f"{name}_share") for name in ("validation", "test")}
-    whole = rows["train"]
-    names = split.assign(whole[1], data.seed, shares["validation"], shares["test"])
-    if kept := split.keep_classes(names, whole[1], whole[2]):
-        notes.append(f"train: {kept} rows kept from the held-out splits, because train had none of their classes")
-    for name in SPLITS:
-        if name not in rows or name == "train":
-            rows[name] = _take(whole, [index for index, at in enumerate(names) if at == name])
-        if name != "train" and shares[name]:
-            notes.append(f"{name}: {len(rows[name][0])} of {len(names)} training rows, by content hash")
+def _find(data: DataConfig, pool: Pool, work: Path, out: Path) -> Found:
+    """Read, split and audit.
 
-
-def _drop_leaks(rows: Rows, notes: list[str]) -> None:
-    """A held-out text that also stands in train would be graded by memory: train gives it up."""
-    held_out: set[str] = set()
-    for name in ("test", "validation"):
-        texts = rows[name][1]
-        kept = [index for index, text in enumerate(texts) if text not in held_out]
-        _note_drop(notes, name, len(texts) - len(kept), "the test split")
-        rows[name] = _take(rows[name], kept)
-        held_out.update(texts)
-    kept = [index for index, text in enumerate(rows["train"][1]) if text not in held_out]
-    _note_drop(notes, "train", len(rows["train"][0]) - len(kept), "a held-out split")
-    rows["train"] = _take(rows["train"], kept)
-
-
-def _note_drop(notes: list[str], name: str, count: int, where: str) -> None:
-    if count:
-        notes.append(f"{name}: {count} rows removed, because their texts also stand in {where}")
-
-
-def _take(part: tuple[list[int], list[str], list[str]], indices: list[int]) -> tuple[list[int], list[str], list[str]]:
-    numbers, texts, labels = part
-    return [numbers[i] for i in indices], [texts[i] for i in indices], [labels[i] for i in indices]
-
-
-def _labels(rows: Rows) -> list[str]:
-    counts = Counter(rows["train"][2])
-    if len(counts) < 2:
-        raise InputError(f"data.train: only one class ({_shown(*counts)}) in the training rows; two are needed")
-    for name in ("validation", "test"):
-        for number, label in zip(rows[name][0], rows[name][2], strict=True):
-            if label not in counts:
-                raise InputError(
-                    f"data.{name}: row {number + 1}: label {_shown(label)} does not occur in the training rows; "
-                    f"add examples to train or remove the row"
-                )
-    numeric = all(label.isascii() and label.isdigit() for label in counts)
-    return sorted(counts, key=(lambda label: (int(label), label)) if numeric else None)
-
-
-def _shown(label: str) -> str:
-    """A label for a message; short, because a column of texts may have been taken for labels."""
-    return repr(label if len(label) <= 40 else f"{label[:40]}…")
-
-
-def _write(out: Path, checkpoint_folder: Path, name: str, rows: Rows, labels: list[str], model: ModelConfig) -> int:
-    import pyarrow as pa
-
-    numbers, texts, names = rows[name]
-    progress = Progress("prepare", len(texts), f"{name} texts")
-    ids, cut = tokenize.encode(checkpoint_folder, texts, model, progress)
-    index = {label: number for number, label in enumerate(labels)}
-    columns = {
-        "row": pa.array(numbers, pa.int64()),
-        "text": pa.array(texts, pa.large_string()),
-        "label": pa.array([index[label] for label in names], pa.int32()),
-        "input_ids": pa.array(ids, pa.large_list(pa.int32())),
+    Raises:
+        InputError: a source cannot be read, or the policy refuses what the audit found.
+    """
+    labels = ingest.Labels()
+    fixed = corrections.load(data.corrections, data.label_map) if data.corrections else None
+    tables = {
+        name: ingest.read(uri, name, data, labels, pool, work, fixed if name == "train" else None)
+        for name, uri in _uris(data).items()
+        if uri
     }
-    write_split(out, name, pa.table(columns))
-    return cut
+    told = _corrected(fixed, labels)
+    division = parts.divide(tables, data, labels.names)
+    checked = audit.check({name: part.audited() for name, part in division.parts.items()}, labels.names, data)
+    checked.findings.extend(division.findings)
+    kept = {name: part.take(~checked.drop[name]) for name, part in division.parts.items()}
+    read = {name: len(table.labels) for name, table in tables.items()}
+    found = Found(
+        kept, labels.names, checked, read, {name: table.version for name, table in tables.items()},
+        [*told, *division.notes, *checked.notes],
+    )  # fmt: skip
+    try:
+        _require(found)
+        audit.refuse(checked.findings, str(out / "audit.html"))
+    except InputError:
+        report.write_refused(out, found.audit, found.read)
+        raise
+    return found
 
 
-def _sha256(texts: list[str], labels: list[str]) -> str:
-    """SHA-256 over every text and label in order, each preceded by its length so that no two data sets collide."""
-    digest = hashlib.sha256()
-    for text, label in zip(texts, labels, strict=True):
-        for value in (text.encode("utf-8", "surrogatepass"), label.encode("utf-8", "surrogatepass")):
-            digest.update(len(value).to_bytes(8, "big"))
-            digest.update(value)
-    return digest.hexdigest()
+def _corrected(fixed: corrections.Corrections | None, labels: ingest.Labels) -> list[str]:
+    if fixed is None:
+        return []
+    fixed.check_labels(labels.names)
+    return fixed.told()
 
 
-def prepare_step(out: Artifact, expected_pin: str, **parameters: Any) -> None:
-    """The KFP component's work: flat `data_*` and `model_*` parameters in, an artifact out."""
+def _require(found: Found) -> None:
+    """Refuse splits without rows, and training rows of one class."""
+    for name, part in found.parts.items():
+        if not len(part.rows):
+            why = f" ({'; '.join(found.notes)})" if found.notes else ""
+            raise InputError(f"data.{name}: no rows left in the {name} split; give more data or a larger share{why}")
+    known = _present(found.parts["train"].labels)
+    if len(known) < 2:
+        told = ", ".join(classes.shown(found.names[code]) for code in known)
+        raise InputError(f"data.train: only one class ({told}) in the training rows; two are needed")
+
+
+def _present(codes: np.ndarray) -> list[int]:
+    import numpy as np
+
+    return np.unique(codes[codes >= 0]).tolist()
+
+
+@dataclass(frozen=True)
+class Used:
+    """The rows that will be written.
+
+    Attributes:
+        parts: the splits.
+        labels: the model's labels.
+        codes: index into them of each row, int32, per split.
+    """
+
+    parts: Parts
+    labels: list[str]
+    codes: dict[str, np.ndarray]
+
+
+def _use(found: Found, data: DataConfig) -> Used:
+    """Draw the samples and number the labels.
+
+    Raises:
+        InputError: a sample loses a class, or data.label_order names other labels.
+    """
+    import numpy as np
+
+    keep = {"train": data.max_train, "validation": data.max_validation, "test": data.max_test}
+    used = {name: part.sample(keep[name]) for name, part in found.parts.items()}
+    known = _present(found.parts["train"].labels)
+    if lost := set(known) - set(_present(used["train"].labels)):
+        name = classes.shown(min(found.names[code] for code in lost))
+        raise InputError(
+            f"data.max_train: a sample of {data.max_train} keeps no training row of {len(lost)} of {len(known)} "
+            f"classes, such as {name}; raise it"
+        )
+    present = _present(np.concatenate([part.labels for part in used.values()]))
+    labels = classes.order([found.names[code] for code in present], data.label_order)
+    index = {name: number for number, name in enumerate(labels)}
+    number = np.array([index.get(name, -1) for name in found.names], np.int32)
+    return Used(used, labels, {name: number[part.labels] for name, part in used.items()})
+
+
+def _write(used: Used, folder: Path, model: ModelConfig, pool: Pool, out: Path) -> dict[str, tokenize.Written]:
+    copy_tokenizer(folder, out / "tokenizer")
+    return {
+        name: tokenize.write(out, name, part, used.codes[name], used.labels, folder, model, pool)
+        for name, part in used.parts.items()
+    }
+
+
+def _truncated(
+    used: Used, written: dict[str, tokenize.Written], data: DataConfig, model: ModelConfig
+) -> list[audit.Finding]:
+    totals = {name: split.totals for name, split in written.items()}
+    rows = {name: part.rows for name, part in used.parts.items()}
+    return audit.truncated(totals, model.max_length, model.long_texts, data, rows)
+
+
+def _manifest(
+    found: Found, used: Used, written: dict[str, tokenize.Written], folder: Path, data: DataConfig, model: ModelConfig
+) -> PreparedData:
+    import numpy as np
+
+    counts = {name: np.bincount(codes, minlength=len(used.labels)).tolist() for name, codes in used.codes.items()}
+    plan = imbalance.plan(counts["train"])
+    return PreparedData(
+        labels=used.labels,
+        rows={name: len(part.rows) for name, part in used.parts.items()},
+        sha256=of_all({name: split.identity.ordered() for name, split in written.items()}),
+        unordered_sha256=of_all({name: split.identity.unordered() for name, split in written.items()}),
+        max_length=model.max_length,
+        long_texts=model.long_texts,
+        truncated={name: int((split.totals > model.max_length).sum()) for name, split in written.items()},
+        model=model.name,
+        sources=_uris(data),
+        versions={name: found.versions.get(name, "") for name in SPLITS},
+        tokenizer_sha256=_tokenizer_sha256(folder),
+        seed=data.seed,
+        notes=found.notes,
+        class_counts=counts,
+        class_weights=plan.class_weights,
+        sampling=asdict(plan.sampling),
+        pairs=bool(data.pair_column),
+        clean=fixes_of(data.policy),
+    )
+
+
+def prepare_step(out: Artifact, page: Artifact, shown: Metrics, expected_pin: str, **parameters: Any) -> None:
+    """The KFP component's work: flat `data_*` and `model_*` parameters in; data, the audit's page and numbers out."""
+    folder = Path(out.path)
     with step("prepare", parameters) as run:
         data, model = from_flat(DataConfig, parameters), from_flat(ModelConfig, parameters)
-        manifest = prepare(data, model, Path(out.path), expected_pin)
+        try:
+            manifest = prepare(data, model, folder, expected_pin)
+        except InputError:
+            report.publish(folder, page, run)
+            raise
+        report.publish(folder, page, run)
         out.metadata |= {"labels": len(manifest.labels), "sha256": manifest.sha256["all"], **manifest.rows}
         run.dataset(manifest)
-        run.metrics({f"{name}_rows": float(rows) for name, rows in manifest.rows.items()})
-        run.artifact(Path(out.path) / "manifest.json")
+        numbers = report.metrics(folder, manifest)
+        run.metrics(numbers)
+        for name, value in numbers.items():
+            shown.log_metric(name, value)
+        write_json(Path(shown.path), numbers)  # KFP's local cache gives up an output whose file is not there
+        run.artifact(folder / "manifest.json")

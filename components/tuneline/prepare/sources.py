@@ -1,102 +1,239 @@
-"""Reads labelled text from where a URI says it is, and refuses rows that no classifier can learn from."""
+"""Reads labelled text from where a URI says it is, a batch at a time, and refuses what is no labelled text.
+
+Empty texts and missing labels pass: what becomes of them is the audit's policy.
+"""
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tuneline.errors import InputError
-from tuneline.prepare import sample
-from tuneline.tables import READABLE, check_text, file_rows, local_file, require, require_utf8
+from tuneline.artifacts import sha256_file
+from tuneline.config import DataConfig
+from tuneline.errors import InputError, NotHereError
+from tuneline.prepare import fetch, hub, listing, sample
+from tuneline.prepare.layout import Layout, check_saved, lay_out, table
+from tuneline.tables import READABLE, File, Parts, Written, local_file, read
+from tuneline.tables.cells import Place, labels, moments, texts
+from tuneline.tables.columnar import BYTES, ROWS, rows_in_bytes
+from tuneline.tables.files import Cells, check_file, expanded, require
+from tuneline.tables.stream import blocks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+Tables = Generator[tuple[str, Parts], None, None]
+"""Of each file its name and its rows."""
+Columns = dict[str, str]
+"""Configuration key -> the column that it names."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one split, in the source's order."""
+    """Rows of one split, in the source's order.
+
+    Attributes:
+        uri: where they are.
+        version: a hash of the local files, the hub's commit, what S3 lists; "" where nothing tells one from another.
+        batches: of at most some 10,000 rows or 16 MB, read as they are asked for: text (large_string, nulls are empty),
+            label (large_string, null where there is none), and where configured pair and group (large_string) and time
+            (timestamp[us, UTC]). InputError where a row cannot be read, or there is none.
+    """
 
     uri: str
-    texts: list[str]
-    labels: list[str]
+    version: str
+    batches: Iterator[pa.RecordBatch]
 
 
-def read(uri: str, split: str, text_column: str, label_column: str) -> Source:
-    """Read one split.
+@dataclass(frozen=True)
+class _Folder:
+    """A folder on this machine, and what messages call it."""
+
+    path: Path
+    shown: str
+
+    def file(self, name: str) -> File:
+        return File(self.path / name, f"{self.shown}/{name}" if self.shown else name)
+
+
+def open_source(uri: str, split: str, data: DataConfig) -> Source:
+    """Open one split.
 
     Args:
-        uri: a file, `hf://owner/name[:config][?split=NAME&text=COLUMN&label=COLUMN]` or `sample:NAME`.
-        split: the split that a hub data set or a sample gives unless the URI names one.
-        text_column: column of texts.
-        label_column: column of labels; whole numbers become their decimal form.
+        uri: as data.train.
+        split: train, validation or test: what a hub data set, a saved one or a sample gives.
+        data: columns, encoding, delimiter, names of labels.
 
     Raises:
-        InputError: nothing there, not readable, a column missing, or an empty text or label.
+        InputError: nothing is there, or not what can be read.
     """
+    columns = _columns(data)
     if uri.startswith("sample:"):
-        rows: Iterable[dict[str, Any]] = sample.rows(uri, split)
+        version, tables = sample.fingerprint(uri), _table(uri, _sample(uri, split, columns))
     elif uri.startswith("hf://"):
-        rows = _hub_rows(uri, split, text_column, label_column)
+        opened = hub.open_split(uri, split, columns)
+        version, columns, tables = opened.revision, opened.columns, _table(uri, opened.parts)
+    elif uri.startswith("s3://"):
+        found = listing.find(uri, f"data.{split}")
+        version, tables = found.version, _fetched(found, uri, split, data)
     else:
-        rows = file_rows(local_file(uri, f"data.{split}"), (text_column, label_column))
-    return _check(uri, rows, text_column, label_column)
+        folder, layout = _local(uri, split)
+        version, tables = _content(folder, layout), _tables(folder, layout, uri, data)
+    return Source(uri, version, _batches(uri, tables, columns, data))
 
 
-def fingerprint(uri: str, key: str) -> str:
-    """What pins a source by content: a local file's SHA-256, a sample's own name, or nothing for a moving source."""
+def fingerprint(uri: str, key: str, data: DataConfig) -> str:
+    """What pins a source: the content of local files, what S3 lists, the hub's commit, or "" for what moves unseen.
+
+    Args:
+        uri: as data.train.
+        key: the configuration key that names it, such as data.train.
+        data: the configuration.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    split = key.removeprefix("data.")
     if uri.startswith("sample:"):
         return sample.fingerprint(uri)
     if uri.startswith("hf://"):
-        return ""
-    with local_file(uri, key).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hub.resolve(hub.parse(uri, split, _columns(data)))
+    if uri.startswith("s3://"):
+        return listing.find(uri, key).version
+    return _content(*_local(uri, split))
 
 
-def _check(uri: str, rows: Iterable[dict[str, Any]], text_column: str, label_column: str) -> Source:
-    texts: list[str] = []
-    labels: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        require(uri, list(row), (text_column, label_column), f"row {number} has")
-        texts.append(check_text(uri, number, text_column, row[text_column]))
-        labels.append(_label(uri, number, label_column, row[label_column]))
-    if not texts:
+def _columns(data: DataConfig) -> Columns:
+    keys = ("text_column", "label_column", "pair_column", "group_column", "time_column")
+    return {f"data.{key}": name for key in keys if (name := getattr(data, key))}
+
+
+def _local(uri: str, split: str) -> tuple[_Folder, Layout]:
+    key, path = f"data.{split}", expanded(uri)
+    if path.is_dir():
+        folder, layout = _Folder(path, uri.rstrip("/")), lay_out(_names_below(path), uri, split)
+    elif not path.exists() and glob.has_magic(uri):
+        root = str(Path(uri[: min(uri.index(sign) for sign in "*?[" if sign in uri)] + "x").parent)
+        folder = _Folder(expanded(root), "" if root == "." else root)
+        pattern = str(path.relative_to(folder.path))
+        found = sorted(glob.glob(pattern, root_dir=folder.path, recursive=True))  # noqa: PTH207 - ** as a shell has it
+        names = [name.replace(os.sep, "/") for name in found if (folder.path / name).is_file()]
+        if not names:
+            raise NotHereError(f"{key}: {uri}: no file matches; give files ({READABLE})")
+        layout = table(names, uri, split)
+    else:
+        local_file(uri, key)
+        folder, layout = _Folder(path.parent, uri.rpartition("/")[0]), Layout("table", [path.name])
+    _check_files(folder, layout, split)
+    return folder, layout
+
+
+def _check_files(folder: _Folder, layout: Layout, split: str) -> None:
+    for name in layout.files if layout.kind == "table" else ():
+        check_file(folder.file(name), f"data.{split}")
+
+
+def _names_below(folder: Path) -> list[str]:
+    return [
+        (Path(at) / name).relative_to(folder).as_posix()
+        for at, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    ]
+
+
+def _content(folder: _Folder, layout: Layout) -> str:
+    """A file's SHA-256, or one over the names and SHA-256 of several."""
+    hashes = {name: sha256_file(folder.path / name) for name in layout.files}
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
+
+
+def _table(name: str, parts: Parts) -> Tables:
+    yield name, parts
+
+
+def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig) -> Tables:
+    """As _tables, of files that lie here for as long as they are read."""
+    layout = lay_out(found.names, uri, split) if found.is_folder else table(found.names, uri, split)
+    with fetch.downloaded(found, layout.files) as path:
+        folder = _Folder(path, found.shown)
+        _check_files(folder, layout, split)
+        yield from _tables(folder, layout, uri, data)
+
+
+def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Tables:
+    """Each file's name and rows; the rows of a class's texts are those of one table."""
+    if layout.kind == "classes":
+        yield uri, _classes(folder, layout, uri, data)
+        return
+    names = check_saved(folder.path, layout, uri) if layout.kind == "saved" else layout.files
+    for name in names:
+        file = folder.file(name)
+        yield file.name, read(file, _columns(data), Written(data.encoding, data.delimiter))
+
+
+def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Parts:
+    if others := [key for key in _columns(data) if key not in ("data.text_column", "data.label_column")]:
+        raise InputError(f"{others[0]}: {getattr(data, others[0][5:])!r} given; {uri} has folders of texts, no columns")
+    found: list[str] = []
+    names: list[str] = []
+    size = 0
+    for name in layout.files:
+        found.append(b"".join(blocks(folder.file(name), data.encoding)).decode())
+        names.append(name.partition("/")[0])
+        size += len(found[-1])
+        if len(found) == ROWS or size > BYTES:
+            yield {data.text_column: found, data.label_column: names}
+            found, names, size = [], [], 0
+    if found:
+        yield {data.text_column: found, data.label_column: names}
+
+
+def _sample(uri: str, split: str, columns: Columns) -> Parts:
+    rows = list(sample.rows(uri, split))
+    require(uri, list(rows[0]), columns, "it has")
+    yield {name: [row[name] for row in rows] for name in columns.values()}
+
+
+def _batches(uri: str, tables: Tables, columns: Columns, data: DataConfig) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    with closing(tables):  # which may hold a temporary folder
+        for name, parts in tables:
+            first = 1
+            for part in parts:
+                batch = _batch(name, first, part, columns, data)
+                first += batch.num_rows
+                yield from _slices(batch)
+            rows += first - 1
+    if not rows:
         raise InputError(f"{uri}: holds no rows")
-    return Source(uri, texts, labels)
 
 
-def _label(uri: str, number: int, column: str, value: Any) -> str:
-    if isinstance(value, float):
-        value = int(value) if value.is_integer() else "" if math.isnan(value) else str(value)
-    if isinstance(value, bool | int | str) and str(value).strip():
-        require_utf8(uri, number, column, str(value))
-        return str(value).strip()
-    raise InputError(f"{uri}: row {number}, column {column!r}: no label; remove the row or label it")
+def _batch(name: str, first: int, part: dict[str, Cells], columns: Columns, data: DataConfig) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    arrays = {}
+    for key, column in columns.items():
+        place, cells = Place(name, first, column), part[column]
+        what = key.removeprefix("data.").removesuffix("_column")
+        if what in ("text", "pair"):
+            arrays[what] = texts(place, cells)
+        elif what == "time":
+            arrays[what] = moments(place, cells)
+        else:
+            arrays[what] = labels(place, cells, data.label_map if what == "label" else {})
+    return pa.RecordBatch.from_pydict(arrays)
 
 
-def _hub_rows(uri: str, split: str, text_column: str, label_column: str) -> Iterator[dict[str, Any]]:
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise InputError(f"data.{split}: {uri}: hub data needs pip install 'tuneline[hub]'") from None
-    address, _, query = uri.removeprefix("hf://").partition("?")
-    name, _, config = address.partition(":")
-    asked = dict(parse_qsl(query, strict_parsing=False))
-    source_split = asked.get("split", split)
-    text, label = asked.get("text", text_column), asked.get("label", label_column)
-    try:
-        data: Any = load_dataset(name, config or None, split=source_split)
-    except Exception as error:  # a dozen types, all of them "not to be had"
-        raise InputError(
-            f"data.{split}: {uri}: not to be had from the hub ({type(error).__name__}); point it at a local file: "
-            f"data.{split}=PATH ({READABLE})"
-            + ("" if split == "train" else f", or data.{split}= to split it off the training data")
-        ) from None
-    require(uri, data.column_names, (text, label), "it has")
-    names: list[str] = getattr(data.features[label], "names", None) or []
-    for row in data:
-        value = row[label]
-        if isinstance(value, int) and 0 <= value < len(names):
-            value = names[value]
-        yield {text_column: row[text], label_column: value}
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    step = rows_in_bytes(batch.num_rows, batch.nbytes)
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)

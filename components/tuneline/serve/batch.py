@@ -18,9 +18,8 @@ from tuneline import registry
 from tuneline.artifacts import sha256_file
 from tuneline.errors import InputError
 from tuneline.progress import Progress, say
-from tuneline.serve.files import check_form, label, load, write, write_json_lines, write_whole
+from tuneline.serve.files import Texts, check_form, label, load, named, read, write, write_json_lines, write_whole
 from tuneline.step import Artifact, guarded, step
-from tuneline.tables import texts
 
 MAX_WORK_BYTES = 100_000  # KFP hands a list on as an argument
 
@@ -30,13 +29,13 @@ Shard = dict[str, Any]
 sha256, and the file's rows from start to before stop. KFP hands ints in it on as floats."""
 
 
-def plan(model: str, files: str, column: str, shards: int) -> list[Shard]:
+def plan(model: str, files: str, columns: Sequence[str], shards: int) -> list[Shard]:
     """Resolve the model, read and check every text, and cut the rows into shards of equal size.
 
     Args:
         model: MODEL@alias or MODEL/VERSION.
         files: a file, or a folder whose files are taken in the order of their names.
-        column: the column of texts.
+        columns: the column of texts, and for a model of pairs that of the second texts.
         shards: how many; fewer where there are fewer texts.
 
     Raises:
@@ -46,7 +45,7 @@ def plan(model: str, files: str, column: str, shards: int) -> list[Shard]:
         raise InputError(f"shards: {shards} given; at least 1")
     version = registry.find(model)
     paths = _paths(files)
-    counts = [sum(1 for _ in texts(str(path), column)) for path in paths]
+    counts = [sum(1 for _ in read(str(path), columns)) for path in paths]
     if not (rows := sum(counts)):
         raise InputError(f"{files}: holds no rows")
     hashes = [sha256_file(path) for path in paths]
@@ -83,12 +82,12 @@ def _pieces(paths: list[Path], counts: list[int], hashes: list[str], start: int,
         at += count
 
 
-def predict_shard(shard: Shard, column: str, out: Path) -> None:
+def predict_shard(shard: Shard, columns: Sequence[str], out: Path) -> None:
     """Answer the rows of one shard, as JSON Lines with each row's number, whole or not at all.
 
     Args:
         shard: one of the plan's.
-        column: the column of texts.
+        columns: as for plan.
         out: the file to write.
 
     Raises:
@@ -98,7 +97,7 @@ def predict_shard(shard: Shard, column: str, out: Path) -> None:
     progress = Progress("predict", int(shard["rows"]), "texts")
 
     def numbered() -> Iterator[dict[str, Any]]:
-        for done, row in enumerate(label(classifier, _texts(shard["pieces"], column)), start=1):
+        for done, row in enumerate(label(classifier, _rows(shard["pieces"], columns)), start=1):
             yield {"row": int(shard["first"]) + done - 1, **row}
             progress.update(done)
 
@@ -106,12 +105,12 @@ def predict_shard(shard: Shard, column: str, out: Path) -> None:
     write_whole(numbered(), out, write_json_lines)
 
 
-def _texts(pieces: list[dict[str, Any]], column: str) -> Iterator[str]:
+def _rows(pieces: list[dict[str, Any]], columns: Sequence[str]) -> Iterator[Texts]:
     for piece in pieces:
         path = Path(piece["file"])
         if not path.is_file() or sha256_file(path) != piece["sha256"]:
             raise InputError(f"{path}: has changed or gone since the shards were planned; run the pipeline again")
-        yield from islice(texts(str(path), column), int(piece["start"]), int(piece["stop"]))
+        yield from islice(read(str(path), columns), int(piece["start"]), int(piece["stop"]))
 
 
 def merge(parts: Iterable[Path], rows: int, out: Path, output: str = "") -> Counter[str]:
@@ -129,13 +128,13 @@ def merge(parts: Iterable[Path], rows: int, out: Path, output: str = "") -> Coun
     Raises:
         InputError: a row is missing or doubled, or the output cannot be written.
     """
-    ordered = sorted((path for path in parts if path.stat().st_size), key=lambda path: next(_read(path))["row"])
+    ordered = sorted((path for path in parts if path.stat().st_size), key=lambda path: next(_answers(path))["row"])
     labels: Counter[str] = Counter()
 
     def checked() -> Iterator[dict[str, Any]]:
         count = 0
         for path in ordered:
-            for row in _read(path):
+            for row in _answers(path):
                 if row["row"] != count:
                     raise InputError(f"row {count} expected, row {row['row']} found: a shard is missing or doubled")
                 count += 1
@@ -152,13 +151,13 @@ def merge(parts: Iterable[Path], rows: int, out: Path, output: str = "") -> Coun
     write_whole(counted(), out, write_json_lines)
     if output:
         try:
-            write(_read(out), Path(output))
+            write(_answers(out), Path(output))
         except OSError as error:
             raise InputError(f"output: {output}: cannot be written: {error.strerror}") from None
     return labels
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
+def _answers(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as stream:
         for line in stream:
             yield json.loads(line)
@@ -178,18 +177,18 @@ def check_output(output: str, files: str) -> None:
 
 
 @guarded()
-def plan_step(model: str, files: str, column: str, shards: int, output: str) -> list[Shard]:
+def plan_step(model: str, files: str, column: str, shards: int, output: str, pair_column: str) -> list[Shard]:
     """The KFP component's work: a list of shards."""
     check_output(output, files)
-    work = plan(model, files, column, shards)
+    work = plan(model, files, named(column, pair_column), shards)
     say(f"[plan] {work[0]['model']}: {sum(shard['rows'] for shard in work)} texts in {len(work)} shards")
     return work
 
 
 @guarded()
-def predict_step(out: Artifact, shard: Shard, column: str) -> None:
+def predict_step(out: Artifact, shard: Shard, column: str, pair_column: str) -> None:
     """The KFP component's work: a shard in, its predictions out."""
-    predict_shard(shard, column, Path(out.path))
+    predict_shard(shard, named(column, pair_column), Path(out.path))
     out.metadata |= {"model": shard["model"], "first": int(shard["first"]), "rows": int(shard["rows"])}
 
 

@@ -14,11 +14,12 @@ def plan(
     column: str,
     shards: int,
     output: str,
+    pair_column: str,
 ) -> list:
     """Resolve the model's alias, check the texts and list the shards."""
     from tuneline.serve.batch import plan_step
 
-    return plan_step(model, files, column, shards, output)
+    return plan_step(model, files, column, shards, output, pair_column)
 
 
 @dsl.component(base_image=EVALUATE, install_kfp_package=False)
@@ -26,11 +27,12 @@ def predict(
     predictions: dsl.Output[dsl.Dataset],
     shard: dict,
     column: str,
+    pair_column: str,
 ):
     """Answer one shard."""
     from tuneline.serve.batch import predict_step
 
-    predict_step(predictions, shard, column)
+    predict_step(predictions, shard, column, pair_column)
 
 
 @dsl.component(base_image=PREPARE, install_kfp_package=False)
@@ -41,8 +43,9 @@ def merge(
     files: str,
     column: str,
     output: str,
+    pair_column: str,
 ):
     """Put the shards together and check that no row is missing."""
     from tuneline.serve.batch import merge_step
 
-    merge_step(parts, predictions, work, files=files, column=column, output=output)
+    merge_step(parts, predictions, work, files=files, column=column, output=output, pair_column=pair_column)

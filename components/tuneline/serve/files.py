@@ -6,14 +6,14 @@ import csv
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tuneline import registry
 from tuneline.errors import InputError
-from tuneline.tables import read_texts
+from tuneline.tables import texts
 
 if TYPE_CHECKING:
     from tuneline.serve.model import Classifier
@@ -23,25 +23,41 @@ FORMS = (".csv", ".jsonl")
 
 Rows = Iterable[dict[str, Any]]
 
+Texts = tuple[str, ...]
+"""A text, or a text and the second one beside it."""
 
-def predict(reference: str, file: str, column: str, tell: Callable[[int, int], None]) -> Iterator[dict[str, Any]]:
-    """A row a text: text, label, score and p(LABEL) for each label.
+
+def predict(
+    reference: str, file: str, columns: Sequence[str], tell: Callable[[int, int], None]
+) -> Iterator[dict[str, Any]]:
+    """A row a text: text, pair where there is one, label, score and p(LABEL) for each label.
 
     Args:
         reference: MODEL@alias or MODEL/VERSION.
         file: CSV, TSV, JSON Lines or Parquet.
-        column: the column of texts.
+        columns: the column of texts, and for a model of pairs that of the second texts.
         tell: called with the texts done and the total.
 
     Raises:
-        InputError: no such model or file, or no such column.
+        InputError: no such model or file, no such column, no rows, or one column where the model needs two.
     """
-    texts = read_texts(file, column)
+    rows = list(read(file, columns))  # all of them, so that a bad row at the end is found first
+    if not rows:
+        raise InputError(f"{file}: holds no rows")
     classifier = load(registry.find(reference))
-    for number, row in enumerate(label(classifier, texts), start=1):
+    for number, row in enumerate(label(classifier, rows), start=1):
         yield row
-        if number % CHUNK == 0 or number == len(texts):
-            tell(number, len(texts))
+        if number % CHUNK == 0 or number == len(rows):
+            tell(number, len(rows))
+
+
+def read(file: str, columns: Sequence[str]) -> Iterator[Texts]:
+    """The texts of a file's rows, in order; no labels are needed.
+
+    Raises:
+        InputError: not readable, no such column, or an empty text.
+    """
+    return zip(*(texts(file, column) for column in columns), strict=True)
 
 
 def load(version: Any, weights: str = "") -> Classifier:
@@ -64,14 +80,21 @@ def load(version: Any, weights: str = "") -> Classifier:
         return Classifier(model)
 
 
-def label(classifier: Classifier, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+def label(classifier: Classifier, rows: Iterable[Texts]) -> Iterator[dict[str, Any]]:
     """A row a text, in order; texts are taken and answered a thousand at a time."""
-    source = iter(texts)
+    source = iter(rows)
     while part := list(islice(source, CHUNK)):
-        for text, row in zip(part, classifier.predict_proba(part), strict=True):
+        columns = [list(column) for column in zip(*part, strict=True)]
+        for given, row in zip(part, classifier.predict_proba(*columns), strict=True):
             best = int(row.argmax())
             scores = {f"p({name})": float(value) for name, value in zip(classifier.labels, row, strict=True)}
-            yield {"text": text, "label": classifier.labels[best], "score": float(row[best]), **scores}
+            answer = {"label": classifier.labels[best], "score": float(row[best])}
+            yield dict(zip(("text", "pair"), given, strict=False)) | answer | scores
+
+
+def named(column: str, pair_column: str) -> list[str]:
+    """The columns to read: one, or two for pairs."""
+    return [column, pair_column] if pair_column else [column]
 
 
 def check_form(out: Path) -> None:

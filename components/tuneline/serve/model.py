@@ -6,12 +6,15 @@ loads it by `loader_module`: the artifact holds data only, no code. `trust_remot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import Decision
+from tuneline.clean import clean
 from tuneline.errors import InputError
+from tuneline.inputs import Inputs, of_tokens
+from tuneline.tokens import Encoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +31,14 @@ class Classifier:
 
     Args:
         folder: a TrainedModel folder.
+        precision: fp32, or bf16, which is quicker where the hardware has it and rounds.
 
     Raises:
         InputError: a file is missing or does not belong there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "fp32") -> None:
         import torch
-        from tokenizers import Tokenizer
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging as transformers_logging
 
@@ -45,14 +48,13 @@ class Classifier:
         transformers_logging.disable_progress_bar()
         _check_files(folder)
         self.decision = Decision.load(folder)
+        self.low = precision == "bf16"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network: Any = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         self.network = classifier_for(network.to(self.device)).eval()
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(self.decision.max_length, direction=self.decision.truncation_side)
+        self.encoder = Encoder(folder, self.decision.max_length, self.decision.long_texts)
 
     @property
     def labels(self) -> list[str]:
@@ -60,29 +62,61 @@ class Classifier:
         return self.decision.labels
 
     def predict_proba(
-        self, texts: Sequence[str], batch_size: int = 32, on_batch: Callable[[int], None] | None = None
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        batch_size: int = 32,
+        on_batch: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Probabilities, fp32 [texts, labels]; `on_batch` is told how many texts are done."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
-        return self.predict_proba_ids(ids, batch_size, on_batch)
+        """Probabilities, fp32 [texts, labels].
 
-    def predict_proba_ids(
-        self, rows: Sequence[Sequence[int]], batch_size: int = 32, on_batch: Callable[[int], None] | None = None
+        Args:
+            texts: what is answered.
+            pairs: the second text of each, for a model that was trained on pairs.
+            batch_size: rows in one pass of the network.
+            on_batch: told how many rows are done; a text is one, or as many as it has windows.
+
+        Raises:
+            InputError: second texts are missing, or not for this model.
+        """
+        self._check_pairs(pairs is not None)
+        texts, pairs = self._cleaned(texts), None if pairs is None else self._cleaned(pairs)
+        return self.predict_proba_inputs(of_tokens(self.encoder.encode(texts, pairs)), batch_size, on_batch)
+
+    def predict_proba_inputs(
+        self, inputs: Inputs, batch_size: int = 32, on_batch: Callable[[int], None] | None = None
     ) -> np.ndarray:
-        """The same from token ids; batches go by length, the longest first, the answer is in the order given."""
+        """The same from tokenized texts; batches go by length, the longest first, the answer is in the order given."""
         import numpy as np
         import torch
 
+        rows, pair_at = inputs.rows, inputs.pair_at
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
         probabilities = np.zeros((len(rows), len(self.labels)), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             for at in range(0, len(order), batch_size):
                 batch = order[at : at + batch_size]
-                logits = self.network([rows[index] for index in batch])
+                seconds = [pair_at[index] for index in batch] if pair_at else None
+                logits = self.network([rows[index] for index in batch], seconds)
                 probabilities[batch] = logits.softmax(1).cpu().numpy()
                 if on_batch:
                     on_batch(at + len(batch))
-        return probabilities
+        return inputs.mean(probabilities)
+
+    def _check_pairs(self, given: bool) -> None:
+        if self.decision.pairs and not given:
+            raise InputError(
+                "the model answers pairs of texts, and single texts were given; name the column of the second texts, "
+                "as with tuneline predict --pair-column"
+            )
+        if given and not self.decision.pairs:
+            raise InputError("the model answers single texts, and pairs were given; give one column of texts")
+
+    def _cleaned(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts with the fixes made that were made in what the model was trained on."""
+        fixes = self.decision.clean
+        return [clean(text, fixes) for text in texts] if fixes else texts
 
 
 def _check_files(folder: Path) -> None:
@@ -95,7 +129,10 @@ def _check_files(folder: Path) -> None:
 
 
 class PyFunc:
-    """What `mlflow.pyfunc.load_model` gives: a list, column or one-column frame of texts in, a frame out."""
+    """What `mlflow.pyfunc.load_model` gives: texts in (a list, a column, a one-column frame), a frame out.
+
+    A model of pairs takes a frame of two columns, `text` and `pair` or any two in this order, or a list of pairs.
+    """
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
@@ -105,8 +142,9 @@ class PyFunc:
         import pandas as pd
 
         del params
-        texts = _texts(model_input)
-        probabilities = self.classifier.predict_proba(texts)
+        pairs = self.classifier.decision.pairs
+        columns = _columns(model_input, 2 if pairs else 1)
+        probabilities = self.classifier.predict_proba(*columns)
         labels = self.classifier.labels
         frame = pd.DataFrame(probabilities, columns=pd.Index([f"p({label})" for label in labels]))
         frame.insert(0, "score", probabilities.max(1))
@@ -114,22 +152,41 @@ class PyFunc:
         return frame
 
 
-def _texts(model_input: Any) -> list[str]:
+def _columns(model_input: Any, count: int) -> list[list[str]]:
+    """The one or two columns of texts, out of any form that people and MLflow hand over."""
     import numpy as np
     import pandas as pd
 
     if isinstance(model_input, pd.DataFrame):
-        if model_input.shape[1] != 1:
-            raise InputError(f"{model_input.shape[1]} columns given; one column of texts is needed")
-        model_input = model_input.iloc[:, 0]
-    if isinstance(model_input, pd.Series | np.ndarray):
-        model_input = model_input.ravel().tolist() if isinstance(model_input, np.ndarray) else model_input.tolist()
-    if isinstance(model_input, str):
-        model_input = [model_input]
-    for number, text in enumerate(model_input, start=1):
+        if count == 2 and {"text", "pair"} <= set(model_input.columns):
+            model_input = model_input[["text", "pair"]]
+        if model_input.shape[1] != count:
+            wanted = "one column of texts is" if count == 1 else "two columns of texts, text and pair, are"
+            raise InputError(f"{model_input.shape[1]} columns given; {wanted} needed")
+        columns = [model_input.iloc[:, number].tolist() for number in range(count)]
+    elif count == 1:
+        if isinstance(model_input, pd.Series | np.ndarray):
+            model_input = model_input.ravel().tolist() if isinstance(model_input, np.ndarray) else model_input.tolist()
+        columns = [[model_input] if isinstance(model_input, str) else list(model_input)]
+    else:
+        columns = _unzipped(model_input)
+    for column in columns:
+        _check_texts(column)
+    return columns
+
+
+def _unzipped(model_input: Any) -> list[list[Any]]:
+    rows = [list(row) if not isinstance(row, str) and isinstance(row, Iterable) else [row] for row in model_input]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2:
+            raise InputError(f"item {number}: one text given; the model answers pairs of texts, so two are needed")
+    return [[row[number] for row in rows] for number in range(2)]
+
+
+def _check_texts(texts: list[Any]) -> None:
+    for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
             raise InputError(f"item {number}: {type(text).__name__} given; a text is needed")
-    return list(model_input)
 
 
 def _load_pyfunc(path: str) -> PyFunc:

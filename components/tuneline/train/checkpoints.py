@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tuneline import packing
+from tuneline import fused, packing
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import TrainConfig
 from tuneline.progress import say
@@ -50,7 +50,7 @@ def address(**parts: Any) -> str:
 def code_hash() -> str:
     """A hash of the code that decides a training's course: this package's, and how rows are packed."""
     digest = hashlib.sha256()
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(packing.__file__)):
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(packing.__file__), Path(fused.__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

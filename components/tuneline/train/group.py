@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,10 @@ class Group:
 
     rank: int = 0
     size: int = 1
+
+    def alone(self, model: nn.Module) -> AbstractContextManager[None]:
+        """While this lasts, gradients are not averaged over the processes."""
+        return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """The value summed over the processes, in place."""

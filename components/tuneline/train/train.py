@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tuneline import checkpoint
 from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
 from tuneline.config import ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
+from tuneline.inputs import of_table
 from tuneline.packing import PackedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
@@ -31,6 +33,7 @@ from tuneline.train.group import Group
 from tuneline.train.loop import Examples, Numbers, train_loop
 from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
+from tuneline.train.vocabulary import bring_back, set_aside
 
 # What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
@@ -80,10 +83,17 @@ def train(
         kind = "packed rows" if isinstance(classifier, PackedClassifier) else "padded rows"
         say(f"[train] {kind}, {'bf16' if uses_bf16(settings.precision, network.device) else 'fp32'}")
     examples = {name: _examples(data, name) for name in ("train", "validation")}
+    aside = None
+    if isinstance(classifier, PackedClassifier):  # one that pads would look for the padding's own row
+        aside = set_aside(network, *(part.input_ids for part in examples.values()))
+    if aside:
+        examples = {name: replace(part, input_ids=aside.ids(part.input_ids)) for name, part in examples.items()}
     checkpoints = open_checkpoints(training_key(manifest, model, settings), group, settings)
     metrics = train_loop(
         classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group, checkpoints
     )  # fmt: skip
+    if aside:
+        bring_back(network, aside, settings, len(examples["train"].labels))
     if group.rank == 0:
         save(network, data, manifest, out)
     if group.size > 1:
@@ -96,7 +106,7 @@ def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConf
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
     weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
     return address(
-        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.truncation_side],
+        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.long_texts],
         weights=[sha256_file(path) for path in weights],
         settings=settings.model_dump(exclude={"checkpoint_minutes", "resume"}), code=code_hash(),
     )  # fmt: skip
@@ -175,14 +185,23 @@ def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
     for file in sorted((data / "tokenizer").iterdir()):
         shutil.copyfile(file, out / file.name)
     decision = Decision(
-        manifest.labels, manifest.max_length, manifest.truncation_side, manifest.model, manifest.sha256["all"]
-    )
+        manifest.labels, manifest.max_length, manifest.long_texts, manifest.model, manifest.sha256["all"],
+        manifest.pairs, manifest.clean,
+    )  # fmt: skip
     decision.save(out)
 
 
 def _examples(data: Path, split: str) -> Examples:
     table = read_split(data, split)
-    return Examples(table.column("input_ids").to_pylist(), table.column("label").to_pylist())
+    inputs, labels = of_table(table), table.column("label").to_pylist()
+    if inputs.windows is None:
+        return Examples(inputs.rows, labels, inputs.pair_at)
+    # A window learns its text's label, and a text counts once, however many windows it has: 1 on average over the rows.
+    each = len(inputs.rows) / len(labels)
+    weights = [each / count for count in inputs.windows]
+    return Examples(
+        inputs.rows, inputs.repeat(labels), inputs.pair_at, inputs.repeat(weights), inputs.windows
+    )  # fmt: skip
 
 
 def _join() -> Group:

@@ -32,14 +32,14 @@ def make(tmp_path, tiny_checkpoint):
         name: str = "it",
         *,
         max_length: int = 16,
-        side: str = "right",
+        side: str = "head",
         keep: dict[str, Any] | None = None,
         **splits: list[tuple[str, str]],
     ) -> Any:
         folder = tmp_path / name
         uris = {split: str(write_csv(folder / f"{split}.csv", rows)) for split, rows in splits.items()}
         data = DataConfig(**uris, **(keep or {}))
-        model = ModelConfig(name=str(tiny_checkpoint), max_length=max_length, truncation_side=side)
+        model = ModelConfig(name=str(tiny_checkpoint), max_length=max_length, long_texts=side)
         manifest = prepare(data, model, folder / "data")
         return SimpleNamespace(folder=folder / "data", manifest=manifest, data=data)
 
@@ -62,14 +62,15 @@ def files(folder: Path) -> dict[str, str]:
 def test_a_folder_holds_manifest_splits_and_tokenizer(make, tiny_checkpoint):
     done = make(train=TRAIN, **HELD_OUT)
     assert set(files(done.folder)) == {
-        "manifest.json", "train.arrow", "validation.arrow", "test.arrow", "tokenizer/tokenizer.json",
+        "manifest.json", "train.arrow", "validation.arrow", "test.arrow", "tokenizer/tokenizer.json", "audit.json",
+        "audit.html", "label_errors.csv",
     }  # fmt: skip
     assert (done.folder / "tokenizer/tokenizer.json").read_bytes() == (tiny_checkpoint / "tokenizer.json").read_bytes()
     manifest = PreparedData.load(done.folder)
     assert manifest == done.manifest
     assert manifest.labels == ["neg", "pos"]
     assert manifest.rows == {"train": 4, "validation": 2, "test": 1}
-    assert (manifest.max_length, manifest.truncation_side) == (16, "right")
+    assert (manifest.max_length, manifest.long_texts) == (16, "head")
     assert (manifest.model, manifest.seed) == (str(tiny_checkpoint), 0)
     assert manifest.sources == {split: getattr(done.data, split) for split in SPLITS}
     assert manifest.notes == []
@@ -166,13 +167,13 @@ def test_long_texts_are_cut_and_counted(make):
     assert column(done.folder, "train")[1] == cut
 
 
-@pytest.mark.parametrize(("side", "kept"), [("right", slice(0, 6)), ("left", slice(-6, None))])
+@pytest.mark.parametrize(("side", "kept"), [("head", slice(0, 6)), ("tail", slice(-6, None))])
 def test_a_long_text_is_cut_on_the_side_that_was_asked(make, side, kept):
     words = "good fine great nice bad poor awful dull".split()
     done = make(max_length=8, side=side, train=[(" ".join(words), "pos"), ("bad film", "neg")], **HELD_OUT)
     alone = make("alone", train=[(" ".join(words[kept]), "pos"), ("bad film", "neg")], **HELD_OUT)
     assert column(done.folder, "train", "input_ids") == column(alone.folder, "train", "input_ids")
-    assert done.manifest.truncation_side == side
+    assert done.manifest.long_texts == side
 
 
 def test_numeric_labels_are_ordered_as_numbers(make):
@@ -342,22 +343,40 @@ def parameters(path: Path | str, checkpoint: Path) -> dict[str, Any]:
     return {key: value for key, value in recipe.flat().items() if key.startswith(("data_", "model_"))}
 
 
+def outputs(folder: Path) -> tuple[dsl.Dataset, dsl.HTML, dsl.Metrics]:
+    return (
+        dsl.Dataset(uri=str(folder / "data")),
+        dsl.HTML(uri=str(folder / "page.html")),
+        dsl.Metrics(uri=str(folder / "metrics")),
+    )
+
+
 def test_the_step_shows_what_it_made_and_records_it(store, tmp_path, reviews_csv, tiny_checkpoint):
-    out = dsl.Dataset(uri=str(tmp_path / "data"))
-    prepare_step(out, "", **parameters(reviews_csv, tiny_checkpoint))
+    out, page, shown = outputs(tmp_path)
+    prepare_step(out, page, shown, "", **parameters(reviews_csv, tiny_checkpoint))
     manifest = PreparedData.load(tmp_path / "data")
     assert out.metadata == {"labels": 2, "sha256": manifest.sha256["all"], **manifest.rows}
     (run,) = store.search_runs([store.get_experiment_by_name("tuneline").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {f"{split}_rows": float(rows) for split, rows in manifest.rows.items()}
+    assert run.data.metrics == {
+        **{f"{split}_rows": float(rows) for split, rows in manifest.rows.items()},
+        **{f"{split}_truncated": 0.0 for split in SPLITS},
+        "warnings": 0.0,
+        "removed_rows": 0.0,
+        "label_errors": 0.0,
+    }
+    assert shown.metadata == run.data.metrics
+    assert Path(page.path).read_bytes() == (tmp_path / "data/audit.html").read_bytes()
     assert run.data.params["data_train"] == str(reviews_csv)
     assert len(run.inputs.dataset_inputs) == 3
-    assert [file.path for file in store.list_artifacts(run.info.run_id)] == ["manifest.json"]
+    assert {file.path for file in store.list_artifacts(run.info.run_id)} == {
+        "manifest.json", "audit.html", "audit.json", "label_errors.csv",
+    }  # fmt: skip
 
 
 def test_the_step_ends_with_one_line_and_status_2_where_its_input_is_bad(store, tmp_path, tiny_checkpoint, capsys):
     with pytest.raises(SystemExit) as caught:
-        prepare_step(dsl.Dataset(uri=str(tmp_path / "data")), "", **parameters("absent.csv", tiny_checkpoint))
+        prepare_step(*outputs(tmp_path), "", **parameters("absent.csv", tiny_checkpoint))
     assert caught.value.code == 2
     told = [line for line in capsys.readouterr().out.splitlines() if "error" in line]
     assert len(told) == 1

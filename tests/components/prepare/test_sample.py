@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from tuneline.config import DataConfig
 from tuneline.errors import InputError
 from tuneline.prepare.sample import (
     CLOSINGS,
@@ -20,7 +21,7 @@ from tuneline.prepare.sample import (
     fingerprint,
     rows,
 )
-from tuneline.prepare.sources import read
+from tuneline.prepare.sources import open_source
 
 SPLITS = {split: list(rows(URI, split)) for split in ROWS}
 
@@ -97,9 +98,9 @@ def test_some_words_are_mistyped(split):
 
 
 def test_the_sample_is_read_like_any_source():
-    source = read(URI, "test", "text", "label")
-    assert source.texts == [row["text"] for row in SPLITS["test"]]
-    assert source.labels == [row["label"] for row in SPLITS["test"]]
+    source = open_source(URI, "test", DataConfig(train=URI))
+    assert source.version == fingerprint(URI)
+    assert [row for batch in source.batches for row in batch.to_pylist()] == SPLITS["test"]
 
 
 @pytest.mark.parametrize("ask", [lambda: list(rows("sample:desk", "train")), lambda: fingerprint("sample:desk")])

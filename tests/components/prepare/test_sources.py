@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.components.conftest import write_csv
+from tuneline.config import DataConfig
 from tuneline.errors import InputError
-from tuneline.prepare.sources import fingerprint, read
+from tuneline.prepare.sources import fingerprint, open_source
 from tuneline.tables import READABLE, read_texts
 
 ROWS = [
@@ -24,6 +30,7 @@ ROWS = [
     ("separators \u2028 of \u2029 lines \x85 within", "neg"),
     (" spaces stay ", "a label of words"),
 ]
+DATA = DataConfig(train="unused")
 NEWLINE_FORMS = [".csv", ".tsv", ".jsonl"]
 FORMS = [*NEWLINE_FORMS, ".parquet"]
 
@@ -54,13 +61,13 @@ def labelled(rows: list[tuple[Any, Any]]) -> list[dict[str, Any]]:
 
 
 def read_rows(uri: str, split: str = "train", text: str = "text", label: str = "label") -> list[tuple[str, str]]:
-    source = read(uri, split, text, label)
-    return list(zip(source.texts, source.labels, strict=True))
+    data = DataConfig(train=uri, text_column=text, label_column=label)
+    return [(row["text"], row["label"]) for batch in open_source(uri, split, data).batches for row in batch.to_pylist()]
 
 
 def refusal(uri: str, split: str = "train") -> str:
     with pytest.raises(InputError) as caught:
-        read(uri, split, "text", "label")
+        list(open_source(uri, split, DataConfig(train=uri)).batches)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -125,7 +132,7 @@ def test_a_path_is_taken_from_the_current_folder_and_the_home_folder(tmp_path, m
     ("name", "told"),
     [
         ("absent.csv", "absent.csv: no such file; give a file"),
-        ("folder.csv", "folder.csv is a directory; give a file"),
+        ("folder.csv", "folder.csv holds no files; give a file"),
         ("rows.xlsx", "rows.xlsx: unknown form '.xlsx'; allowed: "),
         ("rows", "rows: unknown form 'without a suffix'; allowed: "),
     ],
@@ -172,28 +179,38 @@ def test_a_json_object_that_lacks_a_column_is_named_by_its_row(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("text", ["", "  \t "])
-def test_an_empty_text_is_told_by_row_and_column(tmp_path, form, text):
-    message = refusal(put(tmp_path, form, labelled([("good", "pos"), (text, "neg")])))
-    assert "row 2, column 'text': empty text; remove the row or fill it in" in message
+def test_an_empty_text_passes_as_it_is_for_the_policy_to_judge(tmp_path, form, text):
+    rows = [("good", "pos"), (text, "neg")]
+    assert read_rows(put(tmp_path, form, labelled(rows))) == rows
 
 
-@pytest.mark.parametrize(("text", "kind"), [(None, "NoneType"), (3, "int"), (["good"], "list")])
+@pytest.mark.parametrize("form", [".jsonl", ".parquet"])
+def test_a_null_is_an_empty_text(tmp_path, form):
+    assert read_rows(put(tmp_path, form, labelled([("good", "pos"), (None, "neg")])))[1] == ("", "neg")
+
+
+@pytest.mark.parametrize(("text", "kind"), [(3, "int"), (["good"], "list")])
 def test_a_text_of_another_type_is_told_by_row_and_column(tmp_path, text, kind):
     message = refusal(put(tmp_path, ".jsonl", labelled([("good", "pos"), (text, "neg")])))
     assert f"row 2, column 'text': {kind} found; a text is needed" in message
 
 
+@pytest.mark.parametrize(("values", "kind"), [([None, 3], "int64"), ([None, ["good"]], "list<")])
+def test_a_parquet_column_that_holds_no_texts_is_told_by_its_type(tmp_path, values, kind):
+    message = refusal(put(tmp_path, ".parquet", labelled([(value, "pos") for value in values])))
+    assert f"row 2, column 'text': {kind}" in message
+    assert message.endswith("found; a text is needed")
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("label", ["", "  "])
-def test_a_missing_label_is_told_by_row_and_column(tmp_path, form, label):
-    message = refusal(put(tmp_path, form, labelled([("good", "pos"), ("bad", label)])))
-    assert "row 2, column 'label': no label; remove the row or label it" in message
+def test_a_blank_label_is_none(tmp_path, form, label):
+    assert read_rows(put(tmp_path, form, labelled([("good", "pos"), ("bad", label)])))[1] == ("bad", None)
 
 
 @pytest.mark.parametrize(("form", "label"), [(".jsonl", None), (".parquet", None), (".jsonl", float("nan"))])
 def test_a_null_is_no_label(tmp_path, form, label):
-    message = refusal(put(tmp_path, form, labelled([("good", 1.0), ("bad", label)])))
-    assert "row 2, column 'label': no label" in message
+    assert read_rows(put(tmp_path, form, labelled([("good", 1.0), ("bad", label)]))) == [("good", "1"), ("bad", None)]
 
 
 def test_a_list_is_no_label(tmp_path):
@@ -283,14 +300,51 @@ def test_a_fingerprint_follows_the_content_and_not_the_name(tmp_path):
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     for path in (first, second):
         write_csv(path, ROWS)
-    same = fingerprint(str(first), "data.train")
-    assert fingerprint(str(second), "data.train") == same
+    same = fingerprint(str(first), "data.train", DATA)
+    assert fingerprint(str(second), "data.train", DATA) == same
     write_csv(second, ROWS[:-1])
-    assert fingerprint(str(second), "data.train") != same
+    assert fingerprint(str(second), "data.train", DATA) != same
 
 
 def test_a_source_that_can_move_has_no_fingerprint():
-    assert fingerprint("hf://owner/name", "data.train") == ""
+    assert fingerprint("hf://owner/name", "data.train", DATA) == ""
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_commit_of_the_hub_pins_itself():
+    assert fingerprint(f"hf://owner/name:config@{COMMIT}?text=review", "data.train", DATA) == COMMIT
+
+
+@pytest.mark.parametrize(("uri", "asked"), [("hf://owner/name", ""), ("hf://owner/name:config@v1", "/revision/v1")])
+def test_a_branch_or_tag_of_the_hub_is_pinned_by_the_commit_that_the_hub_has_there(uri, asked):
+    paths: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            body = json.dumps({"id": "owner/name", "sha": COMMIT}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    code = (
+        "import sys; from tuneline.config import DataConfig; from tuneline.prepare.sources import fingerprint;"
+        "print(fingerprint(sys.argv[1], 'data.train', DataConfig(train='x')))"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", code, uri], env=env, capture_output=True, text=True, check=True)
+        server.shutdown()
+    assert done.stdout.strip() == COMMIT
+    assert [path.partition("?")[0] for path in paths if "datasets" in path] == [f"/api/datasets/owner/name{asked}"]
 
 
 @pytest.fixture

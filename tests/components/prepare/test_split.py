@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneline.prepare.split import assign, place, sample
+from tuneline.artifacts import SPLITS
+from tuneline.prepare import split
+from tuneline.prepare.split import TEST, TRAIN, VALIDATION, place, places
 
 texts = st.lists(st.text(st.characters(codec=None, exclude_categories=()), max_size=8), max_size=30)
 seeds = st.integers(0, 2**32 - 1)
 share = st.floats(0, 0.5, exclude_max=True)
 MANY = [f"text number {number}" for number in range(5000)]
+
+
+def assign(rows: list[str], seed: int, validation: float, test: float) -> list[str]:
+    return [SPLITS[at] for at in split.assign(places(rows, seed, "split"), validation, test)]
+
+
+def sample(rows: list[str], keep: int, seed: int) -> list[int]:
+    return split.sample(places(rows, seed, "sample"), keep).tolist()
 
 
 @given(texts, seeds, share, share, st.randoms(use_true_random=False))
@@ -60,8 +73,13 @@ def test_a_place_is_the_same_on_every_machine_and_in_every_version():
 
 
 def test_a_place_depends_on_text_seed_and_purpose():
-    places = [place("a", 0, "split"), place("b", 0, "split"), place("a", 1, "split"), place("a", 0, "sample")]
-    assert len(set(places)) == 4
+    found = [place("a", 0, "split"), place("b", 0, "split"), place("a", 1, "split"), place("a", 0, "sample")]
+    assert len(set(found)) == 4
+
+
+@given(texts, seeds, share)
+def test_a_row_is_a_test_row_where_its_place_is_below_the_share(rows, seed, test):
+    assert assign(rows, seed, 0, test) == ["test" if place(text, seed, "split") < test else "train" for text in rows]
 
 
 @given(texts, st.integers(0, 40), seeds)
@@ -95,3 +113,89 @@ def test_a_sample_is_fair_to_sorted_rows():
     rows = [f"bad {number}" for number in range(1000)] + [f"good {number}" for number in range(1000)]
     taken = Counter(rows[index].split()[0] for index in sample(rows, 400, 0))
     assert taken["bad"] == pytest.approx(200, abs=40)
+
+
+def kept(rows: list[tuple[str, int]], validation: float = 0.3, test: float = 0.3) -> tuple[list[int], list[int]]:
+    """The split of each row before and after keep_classes."""
+    units, labels = places([text for text, _ in rows], 0, "split"), np.array([label for _, label in rows], np.int32)
+    before = split.assign(units, validation, test)
+    after = before.copy()
+    split.keep_classes(after, units, labels, np.zeros(len(rows), bool))
+    return before.tolist(), after.tolist()
+
+
+labelled = st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(-1, 3)), max_size=12)
+
+
+@given(labelled)
+def test_no_class_is_held_out_altogether(rows):
+    _, after = kept(rows)
+    in_train = {label for (_, label), at in zip(rows, after, strict=True) if at == TRAIN}
+    assert {label for _, label in rows if label >= 0} <= in_train
+
+
+@given(labelled)
+def test_rows_of_one_text_move_together(rows):
+    _, after = kept(rows)
+    assert len({(text, at) for (text, _), at in zip(rows, after, strict=True)}) == len({text for text, _ in rows})
+
+
+@given(labelled, labelled)
+def test_added_rows_move_an_old_one_only_with_a_text_of_a_class_that_lacked_training_rows(rows, more):
+    placed, before = kept(rows)
+    _, after = kept(rows + more)
+    taught = {label for (_, label), at in zip(rows, placed, strict=True) if at == TRAIN}
+    for (text, _), was, now in zip(rows, before, after, strict=False):
+        if was != now:
+            assert {label for other, label in rows + more if other == text} - taught
+            assert TRAIN in (was, now)
+
+
+SPRING, AUTUMN = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)
+
+
+def test_rows_from_a_date_on_are_held_out_whatever_their_hash():
+    times = np.array([split.microseconds(datetime(2026, month, 1, tzinfo=UTC)) for month in range(1, 13)])
+    at = np.full(12, TEST, np.int8)
+    decided = split.cut_off(at, times, SPRING, AUTUMN)
+    assert at.tolist() == [TEST] * 2 + [VALIDATION] * 6 + [TEST] * 4
+    assert decided.tolist() == [False] * 2 + [True] * 10
+
+
+def test_a_row_of_the_very_moment_is_held_out_and_one_before_it_is_not():
+    at = np.zeros(2, np.int8)
+    split.cut_off(at, np.array([split.microseconds(AUTUMN) - 1, split.microseconds(AUTUMN)]), None, AUTUMN)
+    assert at.tolist() == [TRAIN, TEST]
+
+
+def test_a_class_that_begins_after_the_date_is_not_moved_into_the_past():
+    at, labels = np.array([TRAIN, TRAIN, TEST, VALIDATION], np.int8), np.array([0, 0, 1, 2], np.int32)
+    moved = split.keep_classes(at, np.arange(4, dtype=np.uint64), labels, np.array([False, False, True, False]))
+    assert (at.tolist(), moved) == ([TRAIN, TRAIN, TEST, TRAIN], 1)
+
+
+def deviation(counts: dict[str, list[int]]) -> Any:
+    at = [number for number, name in enumerate(SPLITS) for _ in range(sum(counts[name]))]
+    labels = [label for name in SPLITS for label, count in enumerate(counts[name]) for _ in range(count)]
+    return split.deviation(np.array(at, np.int8), np.array(labels, np.int32))
+
+
+def test_the_class_furthest_from_its_share_is_found():
+    found = deviation({"train": [700, 700], "validation": [100, 100], "test": [150, 250]})
+    assert (found.split, found.share, found.whole) == ("test", pytest.approx(0.375), pytest.approx(0.475))
+    assert found.label == 0
+    assert not found.chance
+
+
+def test_a_deviation_that_hashing_gives_is_called_chance():
+    for seed in range(5):
+        units = places(MANY, seed, "split")
+        labels = np.array([number % 7 == 0 for number in range(len(MANY))], np.int32)
+        found = split.deviation(split.assign(units, 0.1, 0.2), labels)
+        assert found is not None
+        assert found.chance
+
+
+def test_rows_without_a_label_do_not_count():
+    at, labels = np.array([0, 0, 1, 1], np.int8), np.array([0, -1, -1, 0], np.int32)
+    assert split.deviation(at, labels) is None

@@ -50,7 +50,7 @@ def shards_of(work: list[batch.Shard], tmp_path: Path) -> list[Path]:
     parts = []
     for number, shard in enumerate(json.loads(json.dumps(work), parse_int=float)):
         parts.append(tmp_path / "parts" / str(number))
-        predict_shard(shard, "text", parts[-1])
+        predict_shard(shard, ["text"], parts[-1])
     return parts
 
 
@@ -60,7 +60,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("count", [1, 2, 5, 23, 99])
 def test_shards_together_are_what_one_call_answers(registered, files, trained, tmp_path, count):
-    made = plan(registered, str(files), "text", count)
+    made = plan(registered, str(files), ["text"], count)
     assert {shard["model"] for shard in made} == {"reviews/1"}
     assert len(made) == min(count, 23)
     parts = shards_of(made, tmp_path)
@@ -89,7 +89,7 @@ def test_every_row_belongs_to_one_shard_and_shards_are_equal(counts, shards):
 
 
 def test_the_alias_is_resolved_once(store, registered, files, trained, tmp_path):
-    made = plan(registered, str(files), "text", 2)
+    made = plan(registered, str(files), ["text"], 2)
     store.set_registered_model_alias("reviews", "champion", "1")
     other = tmp_path / "other"
     shutil.copytree(trained, other)
@@ -100,31 +100,31 @@ def test_the_alias_is_resolved_once(store, registered, files, trained, tmp_path)
     store.set_registered_model_alias("reviews", "champion", later)
     merge(shards_of(made, tmp_path), 23, tmp_path / "out")
     assert {row["label"] for row in read(tmp_path / "out")} <= {"neg", "pos"}
-    assert plan(registered, str(files), "text", 1)[0]["model"] == "reviews/2"
+    assert plan(registered, str(files), ["text"], 1)[0]["model"] == "reviews/2"
 
 
 def test_a_shard_that_runs_again_gives_the_same_bytes(registered, files, tmp_path):
-    made = plan(registered, str(files), "text", 2)
+    made = plan(registered, str(files), ["text"], 2)
     first, again = (shards_of(made, tmp_path)[1].read_bytes() for _ in range(2))
     assert first == again
 
 
 def test_input_that_changes_after_the_plan_is_refused(registered, files, tmp_path):
-    made = plan(registered, str(files), "text", 1)
+    made = plan(registered, str(files), ["text"], 1)
     write_csv(files / "c.csv", [("another text",)] * 13, ("text",))
     with pytest.raises(InputError, match=r"c\.csv: has changed or gone since the shards were planned"):
-        predict_shard(made[0], "text", tmp_path / "part")
+        predict_shard(made[0], ["text"], tmp_path / "part")
     assert list(tmp_path.glob("part*")) == []
 
 
 def test_a_version_with_other_weights_than_planned_is_refused(registered, files, tmp_path):
-    made = plan(registered, str(files), "text", 1)
+    made = plan(registered, str(files), ["text"], 1)
     with pytest.raises(InputError, match=r"^reviews/1: its weights are not those that were planned with$"):
-        predict_shard(made[0] | {"weights": "0" * 64}, "text", tmp_path / "part")
+        predict_shard(made[0] | {"weights": "0" * 64}, ["text"], tmp_path / "part")
 
 
 def test_a_missing_a_doubled_and_a_foreign_shard_are_found(registered, files, tmp_path):
-    made = plan(registered, str(files), "text", 3)
+    made = plan(registered, str(files), ["text"], 3)
     parts = shards_of(made, tmp_path)
     (tmp_path / "out").write_text("old")
     with pytest.raises(InputError, match="row 7 expected, row 15 found: a shard is missing or doubled"):
@@ -149,7 +149,7 @@ def test_a_missing_a_doubled_and_a_foreign_shard_are_found(registered, files, tm
 )
 def test_what_cannot_be_planned_is_told_before_any_shard_starts(registered, files_of_all_kinds, files, shards, told):
     with pytest.raises(InputError, match=told):
-        plan(registered, str(files_of_all_kinds / files), "text", shards)
+        plan(registered, str(files_of_all_kinds / files), ["text"], shards)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_too_many_pieces_for_an_argument_are_refused(registered, tmp_path):
     for number in range(800):
         write_csv(tmp_path / "many" / f"{number}.csv", [("x",)], ("text",))
     with pytest.raises(InputError, match="800 files in 1 shards are too many for KFP; join files"):
-        plan(registered, str(tmp_path / "many"), "text", 1)
+        plan(registered, str(tmp_path / "many"), ["text"], 1)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_an_output_that_cannot_be_is_refused(output, told):
 
 
 def test_the_result_is_also_written_where_it_is_asked_for(registered, files, tmp_path):
-    made = plan(registered, str(files), "text", 2)
+    made = plan(registered, str(files), ["text"], 2)
     parts = shards_of(made, tmp_path)
     merge(parts, 23, tmp_path / "out", str(tmp_path / "labelled.csv"))
     with (tmp_path / "labelled.csv").open(newline="") as stream:

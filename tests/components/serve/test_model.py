@@ -17,6 +17,7 @@ from tests.conftest import WORDS, reviews
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import RegisterConfig
 from tuneline.errors import InputError
+from tuneline.inputs import of_tokens
 from tuneline.register.register import register
 from tuneline.serve.model import ALLOWED_FILES, Classifier, PyFunc
 from tuneline.tracking import step_run
@@ -62,6 +63,14 @@ def test_a_trained_models_answers_are_right(trained):
     assert right >= 54
 
 
+def test_in_bf16_the_answers_are_near_those_of_fp32_and_no_longer_the_same(trained):
+    texts = [text for text, _ in reviews(60, start=900)]
+    full, low = (Classifier(trained, precision).predict_proba(texts) for precision in ("fp32", "bf16"))
+    assert (low.argmax(1) == full.argmax(1)).all()
+    assert 0 < np.abs(low - full).max() < 0.02
+    assert low.sum(1) == pytest.approx(np.ones(60), abs=1e-5)
+
+
 def test_these_texts_can_tell_a_wrong_answer_from_a_right_one(classifier):
     chances = np.sort(classifier.predict_proba(TEXTS)[:, 0])
     assert chances[-1] - chances[0] > 0.3
@@ -71,7 +80,7 @@ def test_these_texts_can_tell_a_wrong_answer_from_a_right_one(classifier):
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_a_text_gets_the_same_answer_alone_and_in_any_batch(classifier, batch_size):
     alone = np.concatenate([classifier.predict_proba([text]) for text in TEXTS])
-    assert classifier.predict_proba(TEXTS, batch_size) == pytest.approx(alone, abs=1e-5)
+    assert classifier.predict_proba(TEXTS, batch_size=batch_size) == pytest.approx(alone, abs=1e-5)
 
 
 def test_answers_come_in_the_order_of_the_texts(classifier):
@@ -80,16 +89,16 @@ def test_answers_come_in_the_order_of_the_texts(classifier):
 
 
 def test_token_ids_get_the_answer_of_their_text(classifier):
-    ids = [encoding.ids for encoding in classifier.tokenizer.encode_batch(TEXTS)]
-    assert np.array_equal(classifier.predict_proba_ids(ids), classifier.predict_proba(TEXTS))
+    inputs = of_tokens(classifier.encoder.encode(TEXTS))
+    assert np.array_equal(classifier.predict_proba_inputs(inputs), classifier.predict_proba(TEXTS))
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", ["head", "tail"])
 def test_a_long_text_is_cut_on_the_side_on_which_training_texts_were(lively, tmp_path, side):
     folder = Path(shutil.copytree(lively, tmp_path / "model"))
-    write_json(folder / "tuneline.json", read_json(folder / "tuneline.json") | {"truncation_side": side})
+    write_json(folder / "tuneline.json", read_json(folder / "tuneline.json") | {"long_texts": side})
     words, rest = "a good film with a nice plot and great actors who play very well".split(), ["bad"] * 5000
-    long = " ".join(words + rest if side == "right" else rest + words)
+    long = " ".join(words + rest if side == "head" else rest + words)
     classifier = Classifier(folder)
     assert len(words) == classifier.decision.max_length - 2
     assert np.array_equal(classifier.predict_proba([long]), classifier.predict_proba([" ".join(words)]))

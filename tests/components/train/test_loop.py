@@ -56,10 +56,10 @@ def test_an_example_is_as_long_as_its_tokens():
     ("total", "warmup", "rates"),
     [
         (4, 0, [1.0, 0.75, 0.5, 0.25]),
-        (6, 2, [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        (5, 4, [0.25, 0.5, 0.75, 1.0, 1.0]),
+        (6, 2, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]),
+        (5, 4, [0.0, 0.25, 0.5, 0.75, 1.0]),
         (1, 0, [1.0]),
-        (2, 2, [0.5, 1.0]),
+        (2, 1, [0.0, 1.0]),
     ],
 )
 def test_the_rate_rises_in_a_line_and_falls_in_a_line(total, warmup, rates):
@@ -110,7 +110,7 @@ def test_three_steps_are_adamw_on_the_mean_cross_entropy_with_clipped_gradients(
     matrices = [weight for weight in reference.parameters() if weight.ndim == 2]
     vectors = [weight for weight in reference.parameters() if weight.ndim == 1]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
-    losses, norms, rates = [], [], [1e-2, 1e-2, 5e-3]
+    losses, norms, rates = [], [], [0.0, 5e-3, 1e-2]
     reference.train()
     for batch, rate in zip(epoch_batches(data.lengths, 4, 5, 0), rates, strict=True):
         rows = [torch.tensor(data.input_ids[index]) for index in batch]
@@ -208,3 +208,59 @@ def test_measuring_switches_dropout_off():
     model, data = network(dropout=0.5), toy(16)
     model.train()
     assert measure(classifier_for(model), data, 4, Group()) == measure(classifier_for(model), data, 4, Group())
+
+
+def alone(model: BertForSequenceClassification, row: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(torch.tensor([row])).logits[0].double()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_a_text_in_windows_is_measured_by_the_mean_of_its_windows_probabilities(batch_size):
+    model, rows = network(spread=0.5), toy(12).input_ids
+    by_hand = network(spread=0.5)
+    windows, of_texts = [3, 1, 4, 2, 2], [0, 1, 1, 0, 1]
+    labels = [label for label, count in zip(of_texts, windows, strict=True) for _ in range(count)]
+    found = measure(classifier_for(model), Examples(rows, labels, windows=windows), batch_size, Group())
+    parts = torch.stack([alone(by_hand, row).softmax(0) for row in rows]).split(windows)
+    chances = torch.stack([part.mean(0) for part in parts])
+    right = chances[torch.arange(5), torch.tensor(of_texts)]
+    assert found["validation_loss"] == pytest.approx(float(-right.log().mean()), abs=1e-5)
+    accuracy = (chances.argmax(1) == torch.tensor(of_texts)).double().mean()
+    assert found["validation_accuracy"] == pytest.approx(float(accuracy))
+
+
+def test_texts_of_one_window_each_are_measured_as_texts():
+    model, texts = network(spread=0.5), toy(20)
+    plain = measure(classifier_for(model), texts, 4, Group())
+    single = Examples(texts.input_ids, texts.labels, windows=[1] * 20)
+    assert measure(classifier_for(model), single, 4, Group()) == pytest.approx(plain, abs=1e-6)
+
+
+def first_loss(examples: Examples) -> float:
+    losses: list[float] = []
+    settings = TrainConfig(epochs=1, batch_size=len(examples.labels), learning_rate=1e-3, precision="fp32")
+    model = classifier_for(network(spread=0.5))
+    train_loop(model, examples, toy(4), settings, lambda _s, _t, facts: losses.append(facts["loss"]), ignore)
+    return losses[0]
+
+
+def test_a_rows_loss_counts_as_its_weight_says():
+    rows, labels, weights = toy(6).input_ids, [0, 1, 1, 0, 1, 0], [2.0, 0.5, 0.5, 1.0, 0.0, 2.0]
+    model = network(spread=0.5)
+    losses = [
+        float(cross_entropy(alone(model, row)[None], torch.tensor([at]))) for row, at in zip(rows, labels, strict=True)
+    ]
+    wanted = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / 6
+    assert first_loss(Examples(rows, labels, weights=weights)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_weights_of_one_change_nothing():
+    plain = toy(16)
+    weighted = Examples(plain.input_ids, plain.labels, weights=[1.0] * 16)
+    assert first_loss(weighted) == pytest.approx(first_loss(plain), abs=1e-6)
+
+
+def test_the_second_text_of_a_pair_reaches_the_model():
+    rows, labels = toy(8).input_ids, [0, 1] * 4
+    assert first_loss(Examples(rows, labels, [2] * 8)) != pytest.approx(first_loss(Examples(rows, labels)), abs=1e-3)

@@ -70,7 +70,7 @@ def test_a_model_folder_holds_configuration_weights_tokenizer_and_decision_only(
     assert {path.name for path in trained.iterdir()} == OUTPUT
     manifest = PreparedData.load(prepared)
     assert Decision.load(trained) == Decision(
-        labels=["neg", "pos"], max_length=16, truncation_side="right", base_model=str(tiny_checkpoint),
+        labels=["neg", "pos"], max_length=16, long_texts="head", base_model=str(tiny_checkpoint),
         data_sha256=manifest.sha256["all"],
     )  # fmt: skip
     config = read_json(trained / "config.json")

@@ -1,0 +1,67 @@
+"""Rows of local files: CSV, TSV, JSON Lines, Parquet and Arrow, plain or compressed. prepare and serve both read by it.
+
+files: what a file is; stream: bytes to UTF-8; delimited, json_lines, columnar: a form each; cells: what a cell must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tuneline.errors import InputError
+from tuneline.tables.cells import check_text
+from tuneline.tables.files import READABLE, File, Parts, Written, form_of, local_file
+
+__all__ = ["READABLE", "File", "Parts", "Written", "form_of", "local_file", "read", "read_texts", "texts"]
+
+
+def read(file: File, columns: dict[str, str], written: Written) -> Parts:
+    """The columns of a file, some thousand rows at a time.
+
+    Args:
+        file: what local_file gave.
+        columns: configuration key -> name of the column that it asks for.
+        written: how its text is encoded and its cells parted.
+
+    Raises:
+        InputError: not readable, or a column is missing.
+    """
+    from tuneline.tables import columnar, delimited, json_lines
+
+    forms: dict[str, Any] = {
+        ".csv": delimited.read,
+        ".tsv": delimited.read,
+        ".jsonl": json_lines.read,
+        ".ndjson": json_lines.read,
+        ".parquet": columnar.read_parquet,
+        ".arrow": columnar.read_arrow,
+        ".feather": columnar.read_arrow,
+    }
+    return forms[form_of(file.name)](file, columns, written)
+
+
+def texts(file: str, column: str) -> Iterator[str]:
+    """The texts of a file to predict on, in order; no labels are needed.
+
+    Raises:
+        InputError: not readable, no such column, or an empty text.
+    """
+    found = File(local_file(file, "FILE"), file)
+    number = 0
+    for part in read(found, {"data.text_column": column}, Written()):
+        cells = part[column]
+        for value in cells if isinstance(cells, list) else cells.to_pylist():
+            number += 1
+            yield check_text(file, number, column, value)
+
+
+def read_texts(file: str, column: str) -> list[str]:
+    """All of them at once, so that a bad row at the end is found first.
+
+    Raises:
+        InputError: as texts, or the file holds no rows.
+    """
+    found = list(texts(file, column))
+    if not found:
+        raise InputError(f"{file}: holds no rows")
+    return found

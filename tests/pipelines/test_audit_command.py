@@ -1,0 +1,97 @@
+"""tuneline audit: the prepare step alone, told in a table or as one JSON object, and no run is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.components.conftest import write_csv
+from tests.conftest import reviews
+from typer.testing import CliRunner, Result
+
+from tuneline_pipelines.cli import app
+
+
+@pytest.fixture
+def audit(tmp_path, tiny_checkpoint, monkeypatch):
+    """The command in a folder of its own, on rows held in memory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(rows: list[Any], *more: str) -> Result:
+        write_csv(Path("rows.csv"), rows)
+        arguments = ["audit", "text", "data.train=rows.csv", f"model.name={tiny_checkpoint}", "model.max_length=32"]
+        return CliRunner().invoke(app, [*arguments, *more])
+
+    return run
+
+
+def test_json_is_one_object_with_the_findings_and_where_the_page_is(audit, tmp_path):
+    rows = reviews(120)
+    done = audit([*rows, *rows[:7]], "--json", "--out", "looked")
+    assert done.exit_code == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["status"] == "succeeded"
+    (copies,) = [finding for finding in result["findings"] if finding["check"] == "duplicate_in_split"]
+    assert (copies["split"], copies["count"], copies["severity"]) == ("train", 7, "warning")
+    assert copies["rows"]["train"] == list(range(121, 128))
+    assert copies["action"]
+    assert sum(result["rows"].values()) == 127
+    assert set(result["sha256"]) >= {"train", "validation", "test", "all"}
+    assert result["page"] == str(tmp_path / "looked" / "audit.html")
+    assert Path(result["page"]).is_file()
+    written = json.loads((tmp_path / "looked" / "audit.json").read_text())
+    assert written["findings"] == result["findings"]
+
+
+def test_without_json_a_table_the_verdict_and_the_page_are_shown_and_no_run_is_made(audit, own_store, tmp_path):
+    done = audit([*reviews(120), ("[red]markup[/red]<br />", "[bold]")])
+    assert done.exit_code == 0, done.stderr
+    assert "markup" in done.stdout
+    assert "[bold]" in done.stdout
+    assert "verdict" in done.stdout
+    page = own_store / "audit" / "text-classifier" / "audit.html"
+    assert str(page) in done.stdout
+    assert page.is_file()
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_policy_that_fails_ends_in_2_and_one_line_and_the_page_is_there(audit, tmp_path):
+    done = audit([*reviews(120), ("a<br />b", "pos")], "data.policy.markup=fail", "--out", "looked")
+    assert done.exit_code == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "1 text of train with HTML tags or entities" in line
+    assert "data.policy.markup=fix" in line
+    assert str(tmp_path / "looked" / "audit.html") in line
+    assert (tmp_path / "looked" / "audit.html").is_file()
+
+
+def test_a_refusal_as_json_holds_the_findings_too(audit):
+    done = audit([*reviews(120), ("", "pos")], "--json", "--out", "looked")
+    assert done.exit_code == 2
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert result["status"] == "failed"
+    assert "row 121, column 'text': empty text" in result["error"]
+    assert [found["check"] for found in result["findings"] if found["severity"] == "error"] == ["empty_text"]
+
+
+def test_data_that_cannot_be_read_is_one_line_and_no_page_of_an_earlier_audit_stays(audit, tmp_path):
+    assert audit(reviews(60), "--out", "looked").exit_code == 0
+    done = audit(reviews(60), "data.train=absent.csv", "--out", "looked", "--json")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout) == {"status": "failed", "error": json.loads(done.stdout)["error"]}
+    assert "data.train: absent.csv" in done.stderr
+    assert not (tmp_path / "looked" / "audit.html").exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(audit, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = audit(reviews(60), "--out", "mine")
+    assert done.exit_code == 2
+    assert "holds files that are no audit" in done.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
