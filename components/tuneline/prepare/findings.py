@@ -195,7 +195,7 @@ class Ledger:
         self.drop |= where
         for name in self.rows.names:
             if count := int((leaving & self.rows.of(name)).sum()):
-                self.notes.append(f"{name}: {count} rows removed, because {why}")
+                self.notes.append(f"{name}: {counted(count, 'row')} removed, because {why}")
 
 
 def counted(count: int, what: str) -> str:

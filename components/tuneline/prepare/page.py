@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import SPLITS, write_json
+from tuneline.prepare.findings import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,16 +73,12 @@ def report(
 
 
 def _verdict(status: str, severities: list[str], removed: int) -> str:
-    gone = f" {removed:,} rows were removed." if removed else ""
+    gone = f" {counted(removed, 'row')} {'was' if removed == 1 else 'were'} removed." if removed else ""
     if status == "refused":
-        return f"This data is refused: {_number(severities.count('error'), 'finding')} must be settled first.{gone}"
+        return f"This data is refused: {counted(severities.count('error'), 'finding')} must be settled first.{gone}"
     if status == "warnings":
-        return f"This data can be trained on; {_number(severities.count('warning'), 'warning')} deserve a look.{gone}"
+        return f"This data can be trained on; {counted(severities.count('warning'), 'warning')} deserve a look.{gone}"
     return f"This data can be trained on; nothing was found that needs a look.{gone}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _tokens(totals: dict[str, np.ndarray], max_length: int, long_texts: str) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_removals_are_told_in_a_sentence_a_split():
     assert dropped(audit) == {"train": [12, 13], "validation": [0]}
     assert sorted(audit.notes) == [
         "train: 2 rows removed, because their texts also stand in a held-out split",
-        "validation: 1 rows removed, because their texts also stand in the test split",
+        "validation: 1 row removed, because their texts also stand in the test split",
     ]
 
 

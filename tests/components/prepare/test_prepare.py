@@ -134,7 +134,7 @@ def test_validation_rows_whose_texts_are_tested_are_dropped_with_a_note(make):
     done = make(train=TRAIN, validation=[*HELD_OUT["validation"], *HELD_OUT["test"]], test=HELD_OUT["test"])
     assert column(done.folder, "validation") == ["great actors", "poor actors"]
     assert column(done.folder, "test") == ["the lovely film"]
-    assert done.manifest.notes == ["validation: 1 rows removed, because their texts also stand in the test split"]
+    assert done.manifest.notes == ["validation: 1 row removed, because their texts also stand in the test split"]
 
 
 def test_duplicates_never_stand_on_two_sides(make):
