@@ -93,3 +93,15 @@ def store(
     handler = signal.getsignal(signal.SIGTERM)
     yield client()
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """moto's server on a free port of the loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()

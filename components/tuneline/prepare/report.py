@@ -67,9 +67,7 @@ def write(
 
 def write_refused(out: Path, checked: Audit, read: dict[str, int]) -> None:
     """Write what is known of data that is refused, in place of what `out` held."""
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    _empty(out)
     page.write(out, page.report(checked, labels=[], counts={}, rows_read=read))
 
 
@@ -80,13 +78,17 @@ def refuse(checked: Audit, stage: Path, out: Path) -> None:
         InputError: there is one.
     """
     if any(finding.severity == "error" for finding in checked.findings):
-        if out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True)
+        _empty(out)
         for name in FILES:
             if (stage / name).is_file():
                 shutil.copyfile(stage / name, out / name)
         refuse_findings(checked.findings, str(out / "audit.html"))
+
+
+def _empty(out: Path) -> None:
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
 
 
 def _shares(manifest: PreparedData) -> dict[str, float]:

@@ -26,18 +26,6 @@ CSV = b"text,label\ngood,pos\nbad,neg\n"
 ROWS = [("good", "pos"), ("bad", "neg")]
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """moto's server on a free port of the loopback."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultyReads]:
     """S3 as the source sees it; its downloads are looked for in the test's folder."""
