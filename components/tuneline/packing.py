@@ -1,28 +1,29 @@
 """Several texts in one row without padding, attention confined to each text: no operation is spent on filling.
 
 The rows of a batch are laid end to end as one row of T tokens. Everything but attention works on tokens alone, so that
-only attention must know where a text ends: a function in transformers' registry of attention implementations does, and
-serves every family that reads the registry. The classification head then gets one vector a text, as that family pools.
-A family that cannot be packed, and a GPU for now, gets rows padded to the longest instead.
+only attention must know where a text ends: a function in transformers' registry of attention implementations does
+(attention.py), and serves every family that reads the registry. The classification head then gets one vector a text, as
+that family pools. A family that cannot be packed gets rows padded to the longest instead.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from tuneline import checkpoint
-from tuneline.fused import fuse
+from tuneline import attention, checkpoint
+from tuneline.attention import full, moved
+from tuneline.fused import Encoder, encoder_of, fuse
+from tuneline.fused_gpu import GpuEncoder
 
 Rows = Sequence[Sequence[int]]
-"""Token ids of each text, special tokens included."""
-
-ATTENTION = "tuneline_packed"
+"""Token ids of each text, special tokens included; arrays are the quickest."""
 
 # Families that read the attention registry in every layer, and the token whose vector their classification head reads.
 # "config" leaves it to classifier_pooling.
@@ -48,9 +49,10 @@ class PackedRow(NamedTuple):
 def pack(rows: Rows, first_position: int = 0) -> PackedRow:
     """Lay texts end to end; positions start at `first_position` in each."""
     lengths = tuple(len(row) for row in rows)
-    ids = torch.tensor([token for row in rows for token in row])
-    positions = torch.cat([torch.arange(first_position, first_position + length) for length in lengths])
-    return PackedRow(ids[None], positions[None], lengths)
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(first_position, first_position + len(ids)) - np.repeat(starts, lengths)
+    return PackedRow(torch.from_numpy(ids)[None], torch.from_numpy(positions)[None], lengths)
 
 
 def pad(rows: Rows, pad_id: int, pair_at: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
@@ -89,14 +91,14 @@ class PaddedClassifier(nn.Module):
         """Logits [texts, labels], in fp32 or better; `pair_at` is where the second text of each row begins."""
         inputs = pad(rows, self.network.config.pad_token_id or 0, pair_at if self.typed else None)
         device = self.network.device
-        return _full(self.network(**{name: value.to(device) for name, value in inputs.items()}).logits)
+        return full(self.network(**{name: value.to(device) for name, value in inputs.items()}).logits)
 
 
 class PackedClassifier(nn.Module):
     """The same, packed. Its logits and gradients are the padded classifier's, to rounding.
 
     Args:
-        network: the classifier, on a CPU; its attention implementation is set to the packed one.
+        network: the classifier, on its device; its attention implementation is set to the packed one.
     """
 
     def __init__(self, network: Any) -> None:
@@ -108,26 +110,62 @@ class PackedClassifier(nn.Module):
         self.pooling = pooling
         self.typed = tells_texts_apart(network)
         self.first_position = checkpoint.first_position(network.config.to_dict())
-        network.set_attn_implementation(ATTENTION)
-        self.fused = self.pooling == "first" and fuse(network)
+        network.set_attn_implementation(attention.NAME)
+        self.fused = self.pooling == "first" and fuse(network, Encoder if self.device.type == "cpu" else GpuEncoder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.device
+
+    def compile_layers(self) -> bool:
+        """Have torch compile the encoder's layers when they first train, where that is known to pay: on a GPU, by the
+        encoder of fused_gpu.py. Gives whether it does."""
+        encoder: Any = encoder_of(self.network).forward if self.fused else None
+        if not isinstance(encoder, GpuEncoder):
+            return False
+        encoder.compile()
+        return True
 
     def forward(self, rows: Rows, pair_at: Sequence[int] | None = None) -> torch.Tensor:
         """Logits [texts, labels], in fp32 or better; `pair_at` is where the second text of each row begins."""
-        row = pack(rows, self.first_position)
-        base = self.network.base_model
-        inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids, "segments": row.lengths}
-        if self.typed and pair_at is not None:
-            inputs["token_type_ids"] = row.token_types(pair_at)
+        inputs = self._inputs(rows, pair_at)
         if self.fused:
-            return _full(self.network(**inputs).logits)
+            return full(self.network(**inputs).logits)
         if self.pooling == "last":  # the head of these families scores every token of a row
-            hidden = base(**inputs, use_cache=False).last_hidden_state
-            return _full(self.network.score(self._pool(hidden, row.lengths))[:, 0])
-        hook = base.register_forward_hook(lambda _base, _inputs, output: self._pooled(output, row.lengths))
+            return full(self.network.score(self.encode(rows, pair_at))[:, 0])
+        base = self.network.base_model
+        hook = base.register_forward_hook(lambda _base, _inputs, output: self._pooled(output, inputs["segments"]))
         try:
-            return _full(self.network(**inputs).logits)
+            return full(self.network(**inputs).logits)
         finally:
             hook.remove()
+
+    def encode(self, rows: Rows, pair_at: Sequence[int] | None = None) -> torch.Tensor:
+        """What the encoder gives of each text to the head: [texts, 1, width]."""
+        inputs = self._inputs(rows, pair_at)
+        without_cache = {"use_cache": False} if self.pooling == "last" else {}
+        hidden = self.network.base_model(**inputs, **without_cache).last_hidden_state
+        return hidden if self.fused else self._pool(hidden, inputs["segments"])
+
+    def answer(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits [texts, labels], in fp32 or better, of what `encode` gave."""
+        if self.pooling == "last":
+            return full(self.network.score(pooled)[:, 0])
+        base = self.network.base_model
+        own = _own_pooler(base, pooled) if getattr(base, "pooler", None) is not None else None
+        output = BaseModelOutputWithPooling(last_hidden_state=pooled, pooler_output=own)
+        with instead_of(base, lambda *_, **__: output):
+            return full(
+                self.network(input_ids=torch.zeros(len(pooled), 1, dtype=torch.long, device=self.device)).logits
+            )
+
+    def _inputs(self, rows: Rows, pair_at: Sequence[int] | None) -> dict[str, Any]:
+        row = pack(rows, self.first_position)
+        inputs = {"input_ids": row.input_ids, "position_ids": row.position_ids}
+        if self.typed and pair_at is not None:
+            inputs["token_type_ids"] = row.token_types(pair_at)
+        return {name: moved(value, self.device) for name, value in inputs.items()} | {"segments": row.lengths}
 
     def _pooled(self, output: Any, lengths: tuple[int, ...]) -> Any:
         """The encoder's output with one token a text in the place of all, which is what the family's own head reads."""
@@ -140,9 +178,21 @@ class PackedClassifier(nn.Module):
         """[1, T, width] -> [texts, 1, width]."""
         if self.pooling == "mean":
             return torch.stack([part.mean(0, keepdim=True) for part in hidden[0].split(lengths)])
-        ends = torch.tensor(lengths).cumsum(0)
-        at = ends - 1 if self.pooling == "last" else ends - torch.tensor(lengths)
-        return hidden[0, at][:, None]
+        ends = attention.offsets(lengths, hidden.device)
+        return hidden[0, ends[1:] - 1 if self.pooling == "last" else ends[:-1]][:, None]
+
+
+@contextmanager
+def instead_of(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While this lasts, the module does what `forward` does."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
 
 
 def _own_pooler(base: Any, pooled: torch.Tensor) -> torch.Tensor:
@@ -157,111 +207,5 @@ def classifier_for(network: Any) -> PackedClassifier | PaddedClassifier:
 
 
 def can_pack(network: Any) -> bool:
-    """Whether packed rows are for this network: its family is known to take them, and it stands on a CPU."""
-    return network.config.model_type in POOLING and network.device.type == "cpu"
-
-
-class _SegmentAttention(torch.autograd.Function):
-    """Attention within each segment by torch's flash kernel for CPUs, whose backward runs on fp32.
-
-    In bf16 that backward is several times slower than casting to fp32 first. The operators are private to torch:
-    `_has_kernel` guards them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...],
-        causal: bool, scale: float,
-    ) -> torch.Tensor:  # fmt: skip
-        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-        sums = []
-        for start, stop in _bounds(lengths):
-            part = slice(start, stop)
-            out[:, :, part], logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query[:, :, part], key[:, :, part], value[:, :, part], 0.0, causal, scale=scale
-            )
-            sums.append(logsumexp)
-        ctx.save_for_backward(query, key, value, out, *sums)
-        ctx.lengths, ctx.causal, ctx.scale = lengths, causal, scale
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        query, key, value, out, *sums = ctx.saved_tensors
-        shapes = [like.transpose(1, 2) for like in (query, key, value)]
-        results = [torch.empty_like(s, memory_format=torch.contiguous_format).transpose(1, 2) for s in shapes]
-        for (start, stop), logsumexp in zip(_bounds(ctx.lengths), sums, strict=True):
-            part = slice(start, stop)
-            grad, q, k, v, o = (_full(tensor[:, :, part]) for tensor in (grads[0], query, key, value, out))
-            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad, q, k, v, o, logsumexp, 0.0, ctx.causal, scale=ctx.scale
-            )
-            for result, found in zip(results, parts, strict=True):
-                result[:, :, part] = found
-        return *results, None, None, None
-
-
-def _full(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def _bounds(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
-    bounds, start = [], 0
-    for length in lengths:
-        bounds.append((start, start + length))
-        start += length
-    return bounds
-
-
-@functools.cache
-def _has_kernel() -> bool:
-    """Whether this torch has the private operators, and they give what plain attention gives."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        try:
-            return _kernel_is_right()
-        except (AttributeError, RuntimeError, TypeError):
-            return False
-
-
-def _kernel_is_right() -> bool:
-    draw = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(1, 2, 5, 8, generator=draw, dtype=torch.float32, requires_grad=True) for _ in range(3)]
-    fast = _SegmentAttention.apply(*inputs, (5,), False, 8**-0.5)
-    slow = nn.functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2])
-    found, expected = (torch.autograd.grad(out.square().sum(), inputs) for out in (fast, slow))
-    return all(
-        torch.allclose(one, other, atol=1e-5) for one, other in zip((fast, *found), (slow, *expected), strict=True)
-    )
-
-
-def _attend(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, *,
-    segments: tuple[int, ...], scaling: float | None = None, dropout: float = 0.0, is_causal: bool | None = None,
-    sliding_window: int | None = None, **_: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attention as transformers' registry asks for it: [1, heads, T, size] each -> [1, T, heads, size]."""
-    del attention_mask  # segments say it
-    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if dropout == 0 and max(segments) <= (sliding_window or max(segments)) and _has_kernel():
-        return _SegmentAttention.apply(query, key, value, segments, causal, scale).transpose(1, 2), None
-    parts = []
-    for start, stop in _bounds(segments):
-        part = slice(start, stop)
-        mask = _window(stop - start, sliding_window, causal) if sliding_window else None
-        attended = nn.functional.scaled_dot_product_attention(
-            query[:, :, part], key[:, :, part], value[:, :, part], mask, dropout, causal and mask is None, scale=scale
-        )
-        parts.append(attended)
-    return torch.cat(parts, 2).transpose(1, 2), None
-
-
-def _window(length: int, width: int, causal: bool) -> torch.Tensor:
-    """True where a token may look: nearer than `width`, and not ahead where the model is causal."""
-    at = torch.arange(length)
-    distance = at[:, None] - at[None, :]
-    near = distance.abs() < width
-    return near & (distance >= 0) if causal else near
-
-
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
+    """Whether packed rows are for this network: its family is known to take them."""
+    return network.config.model_type in POOLING

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.artifacts import write_json
 from tuneline.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,17 +72,45 @@ def specials(tokenizer: Tokenizer, unknown: int) -> np.ndarray:
 
 def separator(folder: Path, tokenizer: Tokenizer) -> int:
     """The token that ends a text, for tokenizers that put none around texts (GPT-2); -1 where there is none."""
+    found = _named(folder, tokenizer, "sep_token", "eos_token")
+    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    return min(special, default=-1) if found is None else found
+
+
+def padding(folder: Path) -> int | None:
+    """The token that the tokenizer's settings name for padding; None where they name none (GPT-2).
+
+    Raises:
+        InputError: no tokenizer that can be read.
+    """
+    return _named(folder, load(folder)[0], "pad_token")
+
+
+def name_padding(folder: Path, number: int) -> None:
+    """Have the tokenizer's settings name this token for padding, where they name none.
+
+    A model pads with the token that its config.json names, and transformers refuses to pad with a tokenizer that names
+    none: a server that takes texts together could not answer them.
+    """
+    tokenizer, _ = load(folder)
+    if _named(folder, tokenizer, "pad_token") is None and (token := tokenizer.id_to_token(number)) is not None:
+        file = folder / "tokenizer_config.json"
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        write_json(file, settings | {"pad_token": token})
+
+
+def _named(folder: Path, tokenizer: Tokenizer, *keys: str) -> int | None:
+    """The first token that the tokenizer's settings name under one of these keys."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if not (folder / name).is_file():
             continue
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        for key in ("sep_token", "eos_token"):
+        for key in keys:
             found: Any = settings.get(key)
             token = found.get("content") if isinstance(found, dict) else found
             if isinstance(token, str) and (number := tokenizer.token_to_id(token)) is not None:
                 return number
-    special = [number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    return min(special, default=-1)
+    return None
 
 
 @dataclass(frozen=True)

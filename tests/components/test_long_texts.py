@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.components.conftest import write_csv
+from tests.components.register.conftest import predictions
 from tests.components.tokenizers import save
 from tests.conftest import WORDS
 from tuneline import packing
@@ -84,7 +85,7 @@ def prepared(out: Path, checkpoint: Path, policy: str, pairs: bool) -> Path:
             writer.write_table(table)
     copy_tokenizer(checkpoint, out / "tokenizer")
     PreparedData(
-        labels=["neg", "pos"], rows=ROWS, sha256={"all": "00"}, max_length=LENGTH, long_texts=policy,
+        labels=["neg", "pos"], rows=ROWS, sha256={"all": "00", "test": "00"}, max_length=LENGTH, long_texts=policy,
         truncated={"train": 10, "validation": 4, "test": 11}, model=str(checkpoint),
         sources=dict.fromkeys(SPLITS, ""), seed=0, pairs=pairs,
     ).save(out)  # fmt: skip
@@ -216,7 +217,8 @@ def test_a_registered_model_of_pairs_names_its_two_columns(store, of_pairs, tmp_
     from tuneline.register.register import register
     from tuneline.tracking import step_run
 
-    write_json(tmp_path / "metrics.json", {"metrics": {"accuracy": 0.9, "baseline_accuracy": 0.8}})
+    write_json(tmp_path / "metrics.json", {"metrics": {"accuracy": 0.9}, "speed": {}})
+    predictions(100, range(5), range(20, 50)).save(tmp_path)
     with step_run("register", {}) as run:
         register(tmp_path, of_pairs, RegisterConfig(name="pairs"), tmp_path / "version.json", run)
     loaded = mlflow.pyfunc.load_model("models:/pairs@champion")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tuneline import packing
+from tuneline import attention, fused, packing
+from tuneline.fused_gpu import GpuEncoder
 from tuneline.packing import PackedClassifier, PaddedClassifier, can_pack, classifier_for, pack, pad
 
 SMALL = {
@@ -55,7 +59,7 @@ def texts() -> list[list[int]]:
 
 def answers(classifier: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     logits = classifier(texts())
-    (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+    (logits * torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits)).sum().backward()
     return logits.detach(), {name: w.grad for name, w in classifier.network.named_parameters() if w.grad is not None}
 
 
@@ -76,15 +80,56 @@ def test_the_shorter_way_through_the_encoder_is_taken_where_it_is_known(name):
     assert PackedClassifier(network(name)).fused == (name in known)
 
 
-def test_a_text_as_long_as_a_window_or_a_token_longer_sees_itself_alone():
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_gpus_way_through_network_and_attention_gives_the_same_on_a_cpu(name, monkeypatch):
+    expected, slopes = answers(PaddedClassifier(network(name)))
+    monkeypatch.setattr(packing, "Encoder", GpuEncoder)
+    registered = attention.attend
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, attention.NAME, functools.partial(registered, text_by_text=False))
+    logits, found = answers(PackedClassifier(network(name)))
+    assert torch.allclose(logits, expected, atol=1e-4)
+    scale = max(float(slope.abs().max()) for slope in slopes.values())
+    for key, slope in slopes.items():
+        assert torch.allclose(found[key], slope, atol=1e-4 * scale), key
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_a_text_as_long_as_a_window_or_a_token_longer_sees_itself_alone(amx, monkeypatch):
+    monkeypatch.setattr(fused, "has_amx", lambda: amx)
     draw = torch.Generator().manual_seed(1)
     rows = [torch.randint(4, 40, (length,), generator=draw).tolist() for length in (16, 17, 15, 32, 33, 1, 31)]
     found, expected = PackedClassifier(network("bert")), PaddedClassifier(network("bert"))
     assert torch.allclose(found(rows), expected(rows), atol=1e-5)
+    with torch.inference_mode():  # another kernel
+        assert torch.allclose(found(rows), expected(rows), atol=1e-5)
     found(rows).square().sum().backward()
     expected(rows).square().sum().backward()
     for one, other in zip(found.parameters(), expected.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-4 * float(other.grad.abs().max()) + 1e-6)
+
+
+def test_what_goes_through_the_layers_has_few_lengths_for_which_kernels_are_made():
+    classifier, seen = PackedClassifier(network("bert")), []
+    classifier.network.bert.encoder.layer[0].attention.output.LayerNorm.register_forward_hook(
+        lambda _module, inputs, _output: seen.append(len(inputs[0]))
+    )
+    for count in (1, 31, 32, 33, 40):
+        classifier([[5] * (count // 2), [6] * (count - count // 2)] if count > 1 else [[5]])
+    assert seen == [32, 32, 32, 64, 64]
+
+
+def test_what_fills_a_row_up_spoils_no_gradient(fills_with_nan):
+    logits, slopes = answers(PackedClassifier(network("bert")))
+    assert logits.isfinite().all()
+    assert all(slope.isfinite().all() for slope in slopes.values())
+
+
+@pytest.fixture
+def fills_with_nan():
+    """Memory that nothing was written to holds no numbers, as it may anyway."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert"])
@@ -118,14 +163,17 @@ def test_the_second_text_has_the_second_token_type_up_to_its_end():
 @pytest.mark.parametrize("name", ["bert", "gpt2", "modernbert"])
 def test_plain_attention_stands_in_where_the_private_kernel_is_missing(name, monkeypatch):
     expected, _ = answers(PackedClassifier(network(name)))
-    monkeypatch.setattr(packing, "_has_kernel", lambda: False)
-    assert torch.allclose(answers(PackedClassifier(network(name)))[0], expected, atol=1e-5)
+    monkeypatch.setattr(attention, "has_kernel", lambda: False)
+    classifier = PackedClassifier(network(name))
+    assert torch.allclose(answers(classifier)[0], expected, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(classifier(texts()), expected, atol=1e-5)
 
 
 def test_the_private_kernel_is_found_wherever_it_is_first_asked_for():
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        packing._has_kernel.cache_clear()
-        assert packing._has_kernel()
+        attention.has_kernel.cache_clear()
+        assert attention.has_kernel()
 
 
 def test_a_text_does_not_see_its_neighbours():
@@ -135,7 +183,10 @@ def test_a_text_does_not_see_its_neighbours():
     assert torch.allclose(classifier(rows), alone, atol=1e-5)
 
 
-def test_in_bf16_the_gradients_stay_near_those_of_fp32():
+@pytest.mark.parametrize("amx", [True, False])
+def test_in_bf16_the_gradients_stay_near_those_of_fp32(amx, monkeypatch):
+    monkeypatch.setattr(fused, "has_amx", lambda: amx)
+
     def slopes(low: bool) -> torch.Tensor:
         classifier = PackedClassifier(network("bert"))
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,11 +23,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tuneline import fused, packing
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import TrainConfig
 from tuneline.progress import say
 from tuneline.storage import CHECKPOINTS, DamagedError, Store, open_store
+from tuneline.train.best import Best, tuned
 from tuneline.train.group import Group
 
 KEEP = 2
@@ -36,10 +36,12 @@ STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 @dataclass
 class Position:
-    """How far training is: optimizer steps done, and seconds spent in them."""
+    """How far training is: optimizer steps done, tokens in them, seconds by kind (meters.py), and epochs measured."""
 
     step: int = 0
-    seconds: float = 0.0
+    tokens: int = 0
+    spent: dict[str, float] = field(default_factory=dict)
+    measured: int = 0
 
 
 def address(**parts: Any) -> str:
@@ -50,7 +52,9 @@ def address(**parts: Any) -> str:
 def code_hash() -> str:
     """A hash of the code that decides a training's course: this package's, and how rows are packed."""
     digest = hashlib.sha256()
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(packing.__file__), Path(fused.__file__)):
+    names = ("packing.py", "attention.py", "linear.py", "fused.py", "fused_gpu.py")
+    packing = (Path(__file__).parents[1] / name for name in names)
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), *packing):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -62,10 +66,11 @@ class Checkpoints:
         store: where to; None saves nothing, and stops at once on SIGTERM.
         group: the processes that train together; the first one saves.
         every_seconds: the time between two checkpoints; 0 saves after every step.
+        best: the best epoch so far, which is saved and found with the rest; None where the last one is kept.
     """
 
-    def __init__(self, store: Store | None, group: Group, every_seconds: float) -> None:
-        self.store, self.group, self.every_seconds = store, group, every_seconds
+    def __init__(self, store: Store | None, group: Group, every_seconds: float, best: Best | None = None) -> None:
+        self.store, self.group, self.every_seconds, self.best = store, group, every_seconds, best
         self._saved = time.monotonic()
         self._signal = 0
 
@@ -115,7 +120,7 @@ class Checkpoints:
             return
         try:
             with self.store.saving(f"step-{position.step:09d}") as folder:
-                _write(folder, position, model, optimizer, randomness)
+                _write(folder, position, model, optimizer, randomness, self.best)
             for old in self._names()[:-KEEP]:
                 self.store.remove(old)
         except Exception as error:  # a disk, a network or a server; training is worth more than its checkpoint
@@ -137,7 +142,7 @@ class Checkpoints:
         for name in reversed(self._names()):
             try:
                 with self.store.loading(name) as folder:
-                    position = _read(folder, model, optimizer, self.group)
+                    position = _read(folder, model, optimizer, self.group, self.best)
             except DamagedError as error:
                 say(f"[train] checkpoint passed over: {error}")
                 continue
@@ -156,7 +161,7 @@ def open_checkpoints(training: str, group: Group, settings: TrainConfig) -> Chec
     if store and not settings.resume and not group.rank:
         for name in store.names():
             store.remove(name)
-    return Checkpoints(store, group, settings.checkpoint_minutes * 60)
+    return Checkpoints(store, group, settings.checkpoint_minutes * 60, Best.of(settings))
 
 
 def _write(
@@ -165,8 +170,9 @@ def _write(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     randomness: dict[str, torch.Tensor],
+    best: Best | None,
 ) -> None:
-    weights = dict(model.named_parameters())
+    weights = tuned(model)
     tree = optimizer.state_dict()["state"]
     moments = {f"{number}.{name}": value for number, state in tree.items() for name, value in state.items()}
     for file, tensors in (("model", weights), ("optimizer", moments)):
@@ -174,16 +180,21 @@ def _write(
         save_file(whole, folder / f"{file}.safetensors")
     save_file(randomness, folder / "random.safetensors")
     write_json(folder / "position.json", asdict(position))
+    if best and best.epoch:
+        save_file(best.weights, folder / "best.safetensors")
+        write_json(folder / "best.json", {"epoch": best.epoch, "value": best.value})
 
 
-def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: Group) -> Position:
+def _read(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: Group, best: Best | None
+) -> Position:
     device = next(model.parameters()).device
     randomness = load_file(folder / "random.safetensors")
     if f"cpu.{group.rank}" not in randomness:
         raise DamagedError(f"{folder.name}: saved by fewer processes than train now")
     weights = load_file(folder / "model.safetensors")
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in tuned(model).items():
             weight.copy_(weights[name])
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in load_file(folder / "optimizer.safetensors").items():
@@ -193,4 +204,8 @@ def _read(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, grou
     torch.set_rng_state(randomness[f"cpu.{group.rank}"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(randomness[f"cuda.{group.rank}"])
+    if best and (folder / "best.json").exists():
+        known = read_json(folder / "best.json")
+        best.epoch, best.value = known["epoch"], known["value"]
+        best.weights = {name: value.to(device) for name, value in load_file(folder / "best.safetensors").items()}
     return Position(**read_json(folder / "position.json"))

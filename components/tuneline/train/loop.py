@@ -1,4 +1,4 @@
-"""The training loop: cross-entropy, AdamW, linear warm-up and decay. Plain torch, one process or several (torchrun).
+"""The training loop: a loss, AdamW, linear warm-up and decay. Plain torch, one process or several (torchrun).
 
 The model takes token rows and gives logits; how rows become tensors, packed or padded, is its own affair (packing.py).
 Weights and optimizer stay in fp32; in bf16 (autocast) are matrix multiplications and what lies between them.
@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from tuneline.config import TrainConfig
 from tuneline.errors import InputError
-from tuneline.packing import Rows
-from tuneline.train.batches import epoch_batches
+from tuneline.train.batches import balanced, epoch_batches
+from tuneline.train.best import Best
 from tuneline.train.checkpoints import Checkpoints
 from tuneline.train.group import Group
+from tuneline.train.losses import Loss
+from tuneline.train.meters import Meter
 from tuneline.train.passes import PassLimit, passes, shares
 from tuneline.train.precision import uses_bf16
+from tuneline.train.rates import factors
 
 Numbers = dict[str, float]
 
@@ -54,18 +58,29 @@ class Examples:
         """Tokens of each row."""
         return [len(row) for row in self.input_ids]
 
-    def rows(self, batch: list[int]) -> tuple[Rows, list[int] | None]:
-        """What the model takes of these rows: token ids, and where the second texts begin."""
+    def rows(self, batch: list[int]) -> tuple[Any, Any]:
+        """What the model takes of these rows: token ids (packing.Rows), and where the second texts begin."""
         pair_at = [self.pair_at[index] for index in batch] if self.pair_at else None
-        return [self.input_ids[index] for index in batch], pair_at
+        return [self._arrays[index] for index in batch], pair_at
+
+    @functools.cached_property
+    def _arrays(self) -> list[Any]:
+        """input_ids as arrays, which are put together quicker than lists."""
+        return [np.asarray(row, dtype=np.int64) for row in self.input_ids]
 
 
 def optimizer_for(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); biases and normalization weights, the vectors, are not decayed."""
-    decayed = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim >= 2]
-    plain = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    """AdamW (Loshchilov and Hutter 2019); biases and normalization weights, the vectors, are not decayed.
+
+    Each group has the `factor` of its learning rate (rates.py).
+    """
+    own = factors(getattr(model, "network", model), settings.layer_decay) if settings.layer_decay < 1 else {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(settings.weight_decay, 1.0): [], (0.0, 1.0): []}
+    for weight in filter(lambda weight: weight.requires_grad, model.parameters()):
+        kind = (settings.weight_decay if weight.ndim >= 2 else 0.0, own.get(weight, 1.0))
+        groups.setdefault(kind, []).append(weight)
+    parts = [{"params": found, "weight_decay": decay, "factor": factor} for (decay, factor), found in groups.items()]
+    return torch.optim.AdamW(parts, lr=settings.learning_rate, fused=True)
 
 
 def schedule(rows: int, settings: TrainConfig) -> tuple[int, int]:
@@ -93,6 +108,7 @@ def train_loop(
     on_epoch: Callable[[int, Numbers], None],
     group: Group | None = None,
     checkpoints: Checkpoints | None = None,
+    on_answers: Callable[[torch.Tensor], None] | None = None,
 ) -> Numbers:
     """Fine-tune `model` in place.
 
@@ -101,15 +117,18 @@ def train_loop(
         train: what is learned from.
         validation: what is measured after each epoch.
         settings: epochs, rates, batch size, precision, seed.
-        on_step: called with the step (from 1), the total and loss, learning_rate, examples_per_second and
-            tokens_per_second of that step.
-        on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy.
+        on_step: called with the step (from 1), the total and loss, learning_rate, examples_per_second,
+            tokens_per_second and, where the family's layers are known, mfu of that step.
+        on_epoch: called with the epoch (from 1) and validation_loss, validation_accuracy, validation_macro_f1.
         group: the processes that train together; alone by default.
         checkpoints: where to go on from, and to save to; nowhere by default.
+        on_answers: called with the probabilities of the validation rows by the weights that are kept, float64
+            [rows, labels].
 
     Returns:
         train_seconds of all optimizer steps, those before an interruption included, train_examples_per_second and
-        train_tokens_per_second over them, and the last epoch's metrics.
+        train_tokens_per_second over them, train_steps, of which the weights that are kept are the result, and these
+        weights' metrics; with early stopping train_best_epoch; and what meters.Meter.totals tells.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -121,51 +140,75 @@ def train_loop(
     wrapped = nn.parallel.DistributedDataParallel(model) if group.size > 1 else model
     optimizer = optimizer_for(model, settings)
     low = uses_bf16(settings.precision, _device(model))
-    lengths = train.lengths
-    steps = -(-len(lengths) // settings.batch_size)  # of an epoch
-    total, warmup = schedule(len(lengths), settings)
-    position, last = checkpoints.resume(model, optimizer), Numbers()
+    loss_of = Loss.of(settings, train.labels, train.weights)
+    total, warmup = schedule(len(train.labels), settings)
+    steps = total // settings.epochs  # of an epoch
+    best = checkpoints.best = checkpoints.best or Best.of(settings)
+    position, last, answers = checkpoints.resume(model, optimizer), Numbers(), list[torch.Tensor]()
+    measured = functools.partial(
+        measure, model, validation, settings.batch_size, group, low, on_answers=answers.append, limit=limit
+    )
+    meter = Meter(model, _device(model), low, group.size, position.spent)
     with checkpoints.listening():
-        for epoch in range(min(position.step // steps, settings.epochs - 1), settings.epochs):
+        for epoch in range(min(position.measured, settings.epochs - 1), settings.epochs):
             model.train()
-            batches = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
+            with meter.spending("data"):
+                batches = batches_of(train, settings, epoch)
             for batch in batches[position.step - epoch * steps :]:
-                started = time.perf_counter()
                 rate = settings.learning_rate * rate_at(position.step, total, warmup)
                 for parameters in optimizer.param_groups:
-                    parameters["lr"] = rate
-                loss = _step(wrapped, optimizer, train, batch, group, low, limit)
-                took = time.perf_counter() - started
+                    parameters["lr"] = rate * parameters["factor"]
+                with meter.spending("compute"):
+                    loss = optimizer_step(wrapped, optimizer, train, batch, group, low, limit, loss_of)
+                lengths = [train.lengths[index] for index in batch]
                 position.step += 1
-                position.seconds += took
+                position.tokens += sum(lengths)
                 if not math.isfinite(loss):
                     raise InputError(
                         f"train.learning_rate: the loss is {loss} at step {position.step}; lower the learning rate"
                     )
-                tokens = sum(lengths[index] for index in batch)
-                facts = {"loss": loss, "learning_rate": rate, "examples_per_second": len(batch) / took}
-                on_step(position.step, total, facts | {"tokens_per_second": tokens / took})
+                on_step(position.step, total, {"loss": loss, "learning_rate": rate} | meter.step(lengths))
                 wish = max(checkpoints.wish, int(position.step == total))
-                checkpoints.after_step(group.highest(wish, _device(model)), position, model, optimizer)
-            last = measure(
-                model, validation, settings.batch_size, group, low,
-                lambda: checkpoints.between_batches(position, model, optimizer),
-            )  # fmt: skip
+                with meter.spending("checkpoint"):
+                    checkpoints.after_step(group.highest(wish, _device(model)), position, model, optimizer)
+            with meter.spending("validation"):
+                last = measured(on_batch=lambda: checkpoints.between_batches(position, model, optimizer))
+            position.measured = epoch + 1
             on_epoch(epoch + 1, last)
-    return last | {
-        "train_examples_per_second": len(train.labels) * settings.epochs / position.seconds,
-        "train_tokens_per_second": sum(lengths) * settings.epochs / position.seconds,
-        "train_seconds": position.seconds,
+            if best.after(epoch + 1, last, model):
+                break
+    if best.patience and best.epoch < position.measured:
+        best.restore(model)
+        last = measured()
+    if on_answers:
+        on_answers(answers[-1])
+    kept = {"train_steps": float((best.epoch or position.measured) * steps)}
+    if best.patience:
+        kept["train_best_epoch"] = float(best.epoch)
+    seconds = position.spent["compute"]
+    speeds = {
+        "train_examples_per_second": len(train.labels) * position.measured / seconds,
+        "train_tokens_per_second": position.tokens / seconds,
+        "train_seconds": seconds,
     }
+    return last | kept | speeds | meter.totals(settings.price_per_hour)
 
 
-def _step(
+def batches_of(train: Examples, settings: TrainConfig, epoch: int) -> list[list[int]]:
+    """Row indices of each batch of an epoch, from 0, in order."""
+    balance = settings.sampling == "balanced"
+    rows = balanced(train.labels, train.weights, settings.seed, epoch) if balance else None
+    return epoch_batches(train.lengths, settings.batch_size, settings.seed, epoch, rows)
+
+
+def optimizer_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, train: Examples, batch: list[int], group: Group, low: bool,
-    limit: PassLimit,
+    limit: PassLimit, loss_of: Loss,
 ) -> float:  # fmt: skip
+    """Learn from a batch, this process from its share of it; gives the batch's mean loss."""
     share = shares(batch, train.lengths, group.size)[group.rank]
     lengths = [train.lengths[index] for index in share or batch[:1]]
-    attempt = functools.partial(_gradients, model, train, share, batch, group, low, limit)
+    attempt = functools.partial(_gradients, model, train, share, batch, group, low, limit, loss_of)
     loss = limit.keeping(attempt, optimizer.zero_grad, sum(lengths), max(lengths), alone=group.size == 1)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -174,8 +217,9 @@ def _step(
 
 
 def _gradients(
-    model: nn.Module, train: Examples, share: list[int], batch: list[int], group: Group, low: bool, limit: PassLimit
-) -> torch.Tensor:
+    model: nn.Module, train: Examples, share: list[int], batch: list[int], group: Group, low: bool, limit: PassLimit,
+    loss_of: Loss,
+) -> torch.Tensor:  # fmt: skip
     """Add the share's gradients to the parameters; gives its part of the batch's mean loss, times the group's size."""
     # DDP averages gradients over processes: weigh each share so that the average is the mean over the whole batch.
     weight = group.size / len(batch) if share else 0.0
@@ -185,18 +229,10 @@ def _gradients(
         labels = torch.tensor([train.labels[index] for index in part], device=_device(model))
         with group.alone(model) if part is not parts[-1] else nullcontext():
             logits = _logits(model, train, part, low)
-            loss = _loss(logits, labels, train.weights and [train.weights[index] for index in part]) * weight
+            loss = loss_of(logits, labels, train.weights and [train.weights[index] for index in part]) * weight
             loss.backward()
         total = total + loss.detach()
     return total
-
-
-def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: list[float] | None) -> torch.Tensor:
-    """Cross-entropy summed over the rows, each times its weight."""
-    if weights is None:
-        return nn.functional.cross_entropy(logits, labels, reduction="sum")
-    each = nn.functional.cross_entropy(logits, labels, reduction="none")
-    return (each * torch.tensor(weights, device=each.device)).sum()
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -216,8 +252,10 @@ def measure(
     group: Group,
     low: bool = False,
     on_batch: Callable[[], None] | None = None,
+    on_answers: Callable[[torch.Tensor], None] | None = None,
+    limit: PassLimit | None = None,
 ) -> Numbers:
-    """Mean cross-entropy and accuracy on held-out texts; every process takes its share of the batches.
+    """Mean cross-entropy, accuracy and macro F1 on held-out texts; every process takes its share of the batches.
 
     The answer to a text in windows is the mean of the windows' probabilities, as it is where the model serves.
 
@@ -228,47 +266,53 @@ def measure(
         group: the processes that measure together.
         low: whether in bf16.
         on_batch: called after each batch.
+        on_answers: called with the probabilities of all rows, float64 [rows, labels].
+        limit: how many tokens go through the model at once; as many as a batch has where there is none.
     """
     model.eval()
     order = sorted(range(len(examples.labels)), key=lambda index: len(examples.input_ids[index]))
     batches = [order[at : at + 2 * batch_size] for at in range(0, len(order), 2 * batch_size)]
-    score = _score_windows if examples.windows else _score_rows
-    answers = _answers(model, examples, batches[group.rank :: group.size], low, on_batch)
-    loss, right = score(answers, examples, group, _device(model)).tolist()
-    return {"validation_loss": loss, "validation_accuracy": right}
-
-
-Answers = Iterator[tuple[list[int], torch.Tensor]]
+    if limit:
+        batches = [part for batch in batches for part in passes(batch, examples.lengths, limit.tokens)]
+    chances = _answers(model, examples, batches[group.rank :: group.size], group, low, on_batch)
+    if on_answers:
+        on_answers(chances)
+    return _score(chances, examples)
 
 
 def _answers(
-    model: nn.Module, examples: Examples, batches: list[list[int]], low: bool, on_batch: Callable[[], None] | None
-) -> Answers:
+    model: nn.Module, examples: Examples, batches: list[list[int]], group: Group, low: bool,
+    on_batch: Callable[[], None] | None,
+) -> torch.Tensor:  # fmt: skip
+    """Probabilities of all rows, float64 [rows, labels], of which this process has made its batches'."""
+    parts, device = [], _device(model)
     for batch in batches:
-        yield batch, _logits(model, examples, batch, low)
+        parts.append(_logits(model, examples, batch, low).double().softmax(1))
         if on_batch:
             on_batch()
+    classes = group.highest(max((part.shape[1] for part in parts), default=0), device)
+    chances = torch.zeros(len(examples.labels), classes, dtype=torch.float64, device=device)
+    for batch, part in zip(batches, parts, strict=True):
+        chances[batch] = part
+    return group.sum(chances)
 
 
-def _score_rows(answers: Answers, examples: Examples, group: Group, device: torch.device) -> torch.Tensor:
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for batch, logits in answers:
-        labels = torch.tensor([examples.labels[index] for index in batch], device=device)
-        sums[0] += nn.functional.cross_entropy(logits, labels, reduction="sum")
-        sums[1] += (logits.argmax(1) == labels).sum()
-    return group.sum(sums) / len(examples.labels)
-
-
-def _score_windows(answers: Answers, examples: Examples, group: Group, device: torch.device) -> torch.Tensor:
-    """The same of texts, whose windows may be answered in several batches and processes."""
-    counts = torch.tensor(examples.windows, device=device)
-    text = torch.arange(len(counts), device=device).repeat_interleave(counts)
-    labels = torch.tensor(examples.labels, device=device)[counts.cumsum(0) - counts]
-    parts = [(batch, logits.double().softmax(1)) for batch, logits in answers]
-    classes = group.highest(max((part.shape[1] for _, part in parts), default=0), device)
-    chances = torch.zeros(len(counts), classes, dtype=torch.float64, device=device)
-    for batch, part in parts:
-        chances.index_add_(0, text[batch], part)
-    chances = group.sum(chances) / counts[:, None]
+def _score(chances: torch.Tensor, examples: Examples) -> Numbers:
+    """Mean cross-entropy, accuracy and macro F1 over the texts, which may have several rows each."""
+    labels = torch.tensor(examples.labels, device=chances.device)
+    if examples.windows:
+        counts = torch.tensor(examples.windows, device=chances.device)
+        text = torch.arange(len(counts), device=chances.device).repeat_interleave(counts)
+        sums = torch.zeros(len(counts), chances.shape[1], dtype=chances.dtype, device=chances.device)
+        chances, labels = sums.index_add(0, text, chances) / counts[:, None], labels[counts.cumsum(0) - counts]
     losses = -chances.gather(1, labels[:, None]).clamp_min(torch.finfo(torch.float64).tiny).log()
-    return torch.stack([losses.mean(), (chances.argmax(1) == labels).double().mean()])
+    right = (chances.argmax(1) == labels).double().mean()
+    f1 = _macro_f1(chances.argmax(1), labels, chances.shape[1])
+    return {"validation_loss": float(losses.mean()), "validation_accuracy": float(right), "validation_macro_f1": f1}
+
+
+def _macro_f1(answers: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
+    """Mean F1 over the classes that occur among labels or answers."""
+    right = torch.bincount(labels[answers == labels], minlength=classes).double()
+    either = torch.bincount(labels, minlength=classes) + torch.bincount(answers, minlength=classes)
+    return float((2 * right / either)[either > 0].mean())

@@ -25,7 +25,7 @@ def fit(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, record
         JobFailed: a process ended otherwise.
     """
     count = settings.distributed.gpus_per_node
-    _require_gpus(count)
+    require_gpus(count)
     with tempfile.TemporaryDirectory() as folder:
         config, record = Path(folder) / "config.json", Path(folder) / "record.jsonl"
         write_config(config, model, settings, record, lease=None)
@@ -38,7 +38,12 @@ def fit(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, record
         return follower.finish(out)
 
 
-def _require_gpus(count: int) -> None:
+def require_gpus(count: int) -> None:
+    """Refuse more processes than this machine has GPUs; without any, they are on the CPU.
+
+    Raises:
+        InputError: it has some, but too few.
+    """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.device_count() < count:

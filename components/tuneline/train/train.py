@@ -9,39 +9,45 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification
-from transformers.utils import logging as transformers_logging
 
 from tuneline import checkpoint
 from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
-from tuneline.config import ModelConfig, TrainConfig, from_flat
+from tuneline.calibration import check, fit, fit_temperature
+from tuneline.config import DecisionConfig, ModelConfig, TrainConfig, from_flat
 from tuneline.errors import InputError
-from tuneline.inputs import of_table
-from tuneline.packing import PackedClassifier, classifier_for
+from tuneline.inputs import Inputs, of_table
+from tuneline.packing import PackedClassifier, PaddedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.step import Artifact, Metrics, step
-from tuneline.train import processes, trainjob
+from tuneline.tokenizer import name_padding
+from tuneline.train import low_rank, processes, trainjob
+from tuneline.train.cache import above_the_cut
 from tuneline.train.checkpoints import address, code_hash, open_checkpoints
+from tuneline.train.compiling import compile_where_it_pays
+from tuneline.train.freezing import freeze, told
 from tuneline.train.group import Group
-from tuneline.train.loop import Examples, Numbers, train_loop
+from tuneline.train.loop import Examples, Numbers, measure, train_loop
+from tuneline.train.network import borrowed_padding, load_network, output_layers
+from tuneline.train.passes import PassLimit
 from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
-from tuneline.train.vocabulary import bring_back, set_aside
-
-# What transformers' families (BERT and RoBERTa; DistilBERT, BART and Llama; GPT-2) call dropout inside the encoder.
-_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-_ENCODER_DROPOUT = ("hidden_dropout_prob", "dropout", "resid_pdrop", "embd_pdrop", *_ATTENTION_DROPOUT)
+from tuneline.train.vocabulary import SetAside, bring_back, set_aside
 
 
 def train(
-    data: Path, model: ModelConfig, settings: TrainConfig, out: Path, recorder: Recorder | None = None
+    data: Path,
+    model: ModelConfig,
+    settings: TrainConfig,
+    out: Path | None,
+    recorder: Recorder | None = None,
+    on_answers: Callable[[np.ndarray], None] | None = None,
 ) -> Numbers:
     """Fine-tune the checkpoint on prepared data and write a flat Hugging Face folder to `out`.
 
@@ -49,20 +55,19 @@ def train(
         data: folder of PreparedData.
         model: the checkpoint.
         settings: how to train.
-        out: folder to write (by the first process only).
+        out: folder to write (by the first process only); None for a trial, of which neither model nor checkpoints are
+            kept.
         recorder: gets each step's and each epoch's metrics.
+        on_answers: gets the probabilities of the validation texts, float64 [texts, labels], before the temperature.
 
     Returns:
-        train_seconds, train_examples_per_second, train_tokens_per_second, validation_loss, validation_accuracy.
+        What train_loop does.
 
     Raises:
         InputError: the checkpoint cannot be loaded as a classifier.
     """
     group = _join()
     manifest = PreparedData.load(data)
-    torch.manual_seed(settings.seed)
-    network = load_network(model.name, manifest.labels, settings.encoder_dropout)
-    network.to(_device())
     progress: list[Progress] = []
 
     def on_step(step: int, total: int, facts: Numbers) -> None:
@@ -78,115 +83,171 @@ def train(
         if recorder and not group.rank:
             recorder.metrics(facts, epoch)
 
-    classifier = classifier_for(network)
+    ready = make_ready(data, manifest, model, settings)
+    network, examples, aside = ready.network, ready.examples, ready.aside
     if group.rank == 0:
-        kind = "packed rows" if isinstance(classifier, PackedClassifier) else "padded rows"
-        say(f"[train] {kind}, {'bf16' if uses_bf16(settings.precision, network.device) else 'fp32'}")
-    examples = {name: _examples(data, name) for name in ("train", "validation")}
-    aside = None
-    if isinstance(classifier, PackedClassifier):  # one that pads would look for the padding's own row
-        aside = set_aside(network, *(part.input_ids for part in examples.values()))
+        say(f"[train] {ready.told}")
+        if ready.compiled:
+            say("[train] the layers are compiled in the first step (train.compile)")
+    checkpoints = open_checkpoints(training_key(manifest, model, settings), group, settings) if out else None
+    answers: list[torch.Tensor] = []
+    with above_the_cut(ready.classifier, examples, settings, group, origin(manifest, model)) as (tuned, parts):
+        metrics = train_loop(
+            tuned, parts["train"], parts["validation"], settings, on_step, on_epoch, group, checkpoints,
+            answers.append,
+        )  # fmt: skip
     if aside:
-        examples = {name: replace(part, input_ids=aside.ids(part.input_ids)) for name, part in examples.items()}
-    checkpoints = open_checkpoints(training_key(manifest, model, settings), group, settings)
-    metrics = train_loop(
-        classifier, examples["train"], examples["validation"], settings, on_step, on_epoch, group, checkpoints
-    )  # fmt: skip
-    if aside:
-        bring_back(network, aside, settings, len(examples["train"].labels))
-    if group.rank == 0:
-        save(network, data, manifest, out)
+        bring_back(network, aside, settings, len(examples["train"].labels), int(metrics["train_steps"]))
+    low_rank.merge(network)
+    if on_answers and group.rank == 0:
+        on_answers(Inputs([], None, examples["validation"].windows).mean(answers[-1].cpu().numpy()))
+    if out and group.rank == 0:
+        temperature = calibrate(network, answers[-1], examples["validation"])
+        decided = decision_of(network, settings, manifest.labels, _examples(data, "validation"))
+        save(network, data, manifest, out, temperature=temperature, **decided)
     if group.size > 1:
         dist.barrier()
         dist.destroy_process_group()
     return metrics
 
 
+@dataclass(frozen=True)
+class Ready:
+    """All that a training needs before its first step.
+
+    Attributes:
+        network: the checkpoint, parts of it frozen, on its device.
+        classifier: it as what takes token rows.
+        examples: train and validation; their ids are places in what trains of the embedding.
+        aside: the rest of the embedding; None where all of it trains, or none.
+        told: how it trains, for the log.
+        compiled: whether the first step compiles the layers.
+    """
+
+    network: Any
+    classifier: PackedClassifier | PaddedClassifier
+    examples: dict[str, Examples]
+    aside: SetAside | None
+    told: str
+    compiled: bool
+
+
+def make_ready(data: Path, manifest: PreparedData, model: ModelConfig, settings: TrainConfig) -> Ready:
+    """Load the checkpoint and the rows.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded as a classifier, or parted as train.tune asks, or train.decision
+            names labels that there are not.
+    """
+    check(settings.decision, manifest.labels)
+    torch.manual_seed(settings.seed)
+    network = load_network(model.name, manifest.labels, settings.encoder_dropout)
+    freeze(network, settings)
+    network.to(_device())
+    classifier = classifier_for(network)
+    kind = "packed rows"
+    if isinstance(classifier, PaddedClassifier):
+        kind = f"rows of like length, padded ({network.config.model_type} is not known to take packed ones)"
+    low = uses_bf16(settings.precision, network.device)
+    how = f"{kind}, {'bf16' if low else 'fp32'}; {told(network)}"
+    examples = {name: _examples(data, name) for name in ("train", "validation")}
+    compiled = compile_where_it_pays(classifier, examples["train"].lengths, settings, low)
+    if settings.class_weights:
+        examples["train"] = weigh(examples["train"], manifest.class_weights)
+    aside = None
+    embeddings_train = network.get_input_embeddings().weight.requires_grad
+    if embeddings_train and isinstance(classifier, PackedClassifier):  # one that pads would look for the padding's row
+        aside = set_aside(network, *(part.input_ids for part in examples.values()))
+    if aside:
+        examples = {name: replace(part, input_ids=aside.ids(part.input_ids)) for name, part in examples.items()}
+    return Ready(network, classifier, examples, aside, how, compiled)
+
+
 def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConfig) -> str:
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
-    weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
     return address(
-        data=manifest.sha256, labels=manifest.labels, cut=[manifest.max_length, manifest.long_texts],
-        weights=[sha256_file(path) for path in weights],
-        settings=settings.model_dump(exclude={"checkpoint_minutes", "resume"}), code=code_hash(),
+        **origin(manifest, model), labels=manifest.labels,
+        settings=settings.model_dump(exclude={"checkpoint_minutes", "resume", "decision"}), code=code_hash(),
     )  # fmt: skip
 
 
-def load_network(name: str, labels: list[str], encoder_dropout: bool = False) -> Any:
-    """The checkpoint with a fresh output layer, one unit a label, in fp32; with dropout inside the encoder, or without.
+def origin(manifest: PreparedData, model: ModelConfig) -> dict[str, Any]:
+    """What token rows and initial weights come from."""
+    weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
+    return {
+        "data": manifest.sha256, "tokenizer": manifest.tokenizer_sha256,
+        "cut": [manifest.max_length, manifest.long_texts], "weights": [sha256_file(path) for path in weights],
+    }  # fmt: skip
 
-    Raises:
-        InputError: no safetensors weights, some of the encoder's missing, or no architecture for text classification.
+
+def calibrate(network: Any, answers: torch.Tensor, validation: Examples) -> float:
+    """Fit a temperature on the validation split and divide the output layer by it, which leaves every answer as it is.
+
+    Args:
+        network: as trained.
+        answers: its probabilities of the validation rows, [rows, labels].
+        validation: the rows.
+
+    Returns:
+        The temperature; 1 where the family's output layer is not to be told from others.
     """
-    folder = checkpoint.resolve(name)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    if not list(folder.glob("*.safetensors")):
-        raise InputError(f"model.name: {name}: no *.safetensors there; pickled weights are not loaded, convert them")
-    names = dict(enumerate(labels))
-    try:
-        config = AutoConfig.from_pretrained(
-            folder, num_labels=len(labels), id2label=names, label2id={label: index for index, label in names.items()},
-            trust_remote_code=False,
-        )  # fmt: skip
-        _set_dropout(config, encoder_dropout)
-        if config.pad_token_id is None:
-            ends = config.eos_token_id
-            config.pad_token_id = ends[0] if isinstance(ends, list) else ends
-        network, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"model.name: {name}: cannot be loaded as a text classifier: {error}") from None
-    _require_encoder(name, network, report)
-    _draw_output_layer(network, len(labels))
-    return network
+    layers = output_layers(network, answers.shape[1])
+    if len(layers) != 1:
+        return 1.0
+    temperature = fit_temperature(answers.cpu().numpy(), np.array(validation.labels), validation.windows)
+    with torch.no_grad():
+        for weight in layers[0].parameters():
+            weight /= temperature
+    say(f"[train] temperature {temperature:.3g}, of the validation split")
+    return temperature
 
 
-def _require_encoder(name: str, network: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that transformers would otherwise draw at random, or drop, without a word; a pooler may be new."""
-    wrong = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
-    inside = sorted(key for key in wrong if key.startswith(f"{network.base_model_prefix}.") and ".pooler." not in key)
-    if inside:
-        raise InputError(
-            f"model.name: {name}: {len(inside)} of the encoder's weights are missing or of another shape, such as "
-            f"{inside[0]}; the checkpoint does not fit its config.json"
-        )
+def decision_of(network: Any, settings: TrainConfig, labels: list[str], validation: Examples) -> dict[str, Any]:
+    """What Decision holds of thresholds, costs and abstention, fitted on the validation split.
 
+    In fp32, as the model will be asked: between bf16 and fp32 a text's probability may cross a threshold.
 
-def _draw_output_layer(network: Any, labels: int) -> None:
-    """A checkpoint that already classifies has an output layer for its own labels: start from a new one always."""
-    encoder = set(network.base_model.modules())
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Linear) and layer.out_features == labels and layer not in encoder:
-            torch.nn.init.normal_(layer.weight, std=getattr(network.config, "initializer_range", 0.02))
-            if layer.bias is not None:
-                torch.nn.init.zeros_(layer.bias)
-
-
-def _set_dropout(config: Any, inside: bool) -> None:
-    """Leave dropout out of the encoder, or, without a GPU, only that of attention; the classifier's own stays.
-
-    On a CPU attention with dropout loses its fused kernel (8 times slower).
+    Args:
+        network: as trained, with its temperature.
+        settings: of the training.
+        labels: label names.
+        validation: the rows; several may be windows of one text, which is answered by their mean.
     """
-    if not inside and hasattr(config, "hidden_dropout_prob") and getattr(config, "classifier_dropout", None) is None:
-        config.classifier_dropout = config.hidden_dropout_prob
-    without = _ENCODER_DROPOUT if not inside else () if torch.cuda.is_available() else _ATTENTION_DROPOUT
-    for key in without:
-        if getattr(config, key, None):
-            setattr(config, key, 0.0)
+    if settings.decision == DecisionConfig():
+        return {}
+    found: list[torch.Tensor] = []
+    limit = PassLimit(settings.pass_tokens)
+    measure(classifier_for(network), validation, settings.batch_size, Group(), on_answers=found.append, limit=limit)
+    of_texts = np.array(validation.labels)
+    if validation.windows is not None:
+        of_texts = of_texts[np.cumsum(validation.windows) - 1]
+    rows = Inputs(validation.input_ids, validation.pair_at, validation.windows)
+    decided = fit(settings.decision, labels, rows.mean(found[0].cpu().numpy()), of_texts)
+    told = [f"{len(decided['thresholds'])} thresholds"] if decided.get("thresholds") else []
+    told += [f"abstains below {decided['abstain_below']:.3g}"] if decided["abstain_below"] else []
+    say(f"[train] decision, on {len(of_texts)} validation texts: {', '.join(told) or 'nothing to fit'}")
+    return decided
 
 
-def save(network: Any, data: Path, manifest: PreparedData, out: Path) -> None:
-    """Write weights (safetensors), configuration, tokenizer and the decision, and nothing else."""
+def save(network: Any, data: Path, manifest: PreparedData, out: Path, **decided: Any) -> None:
+    """Write weights (safetensors), configuration, tokenizer and the decision, and nothing else.
+
+    Args:
+        network: as trained.
+        data: folder of PreparedData.
+        manifest: its manifest.
+        out: folder to write.
+        decided: what else Decision holds: temperature, thresholds, costs, abstention.
+    """
     out.mkdir(parents=True, exist_ok=True)
     network.save_pretrained(out, safe_serialization=True)
     for file in sorted((data / "tokenizer").iterdir()):
         shutil.copyfile(file, out / file.name)
+    if (end := borrowed_padding(network.config)) is not None:
+        name_padding(out, end)
     decision = Decision(
         manifest.labels, manifest.max_length, manifest.long_texts, manifest.model, manifest.sha256["all"],
-        manifest.pairs, manifest.clean,
+        manifest.pairs, manifest.clean, **decided,
     )  # fmt: skip
     decision.save(out)
 
@@ -202,6 +263,19 @@ def _examples(data: Path, split: str) -> Examples:
     return Examples(
         inputs.rows, inputs.repeat(labels), inputs.pair_at, inputs.repeat(weights), inputs.windows
     )  # fmt: skip
+
+
+def weigh(examples: Examples, class_weights: list[float]) -> Examples:
+    """Each row's loss times its class's weight, beside the weight that it has as a window of a text.
+
+    Raises:
+        InputError: data that were prepared without class weights.
+    """
+    if not class_weights:
+        raise InputError("train.class_weights: the prepared data hold none; prepare them anew, or set it to false")
+    own = examples.weights or [1.0] * len(examples.labels)
+    weights = [weight * class_weights[label] for weight, label in zip(own, examples.labels, strict=True)]
+    return replace(examples, weights=weights)
 
 
 def _join() -> Group:
@@ -222,9 +296,14 @@ def _device() -> torch.device:
 
 def _trainer(settings: TrainConfig) -> Callable[..., Numbers]:
     """Where the training is done: on other machines, in several processes here, or in this one."""
-    if settings.distributed.nodes > 1:
-        return trainjob.fit
-    return processes.fit if settings.distributed.gpus_per_node > 1 else train
+    return trainjob.fit if settings.distributed.nodes > 1 else fit_here
+
+
+def fit_here(
+    data: Path, model: ModelConfig, settings: TrainConfig, out: Path, recorder: Recorder | None = None
+) -> Numbers:
+    """`train` on this machine, in as many processes as train.distributed.gpus_per_node says."""
+    return (processes.fit if settings.distributed.gpus_per_node > 1 else train)(data, model, settings, out, recorder)
 
 
 def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
@@ -234,6 +313,8 @@ def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any)
         model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
         metrics = _trainer(settings)(Path(data.path), model, settings, Path(out.path), run)
         run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+        edition = checkpoint.revision(model.name, checkpoint.resolve(model.name))
+        run.tags({"tuneline.base_model_revision": edition})
         for name, value in metrics.items():
             shown.log_metric(name, value)
         training = training_key(PreparedData.load(Path(data.path)), model, settings)

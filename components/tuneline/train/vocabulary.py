@@ -17,6 +17,7 @@ from torch import nn
 
 from tuneline.config import TrainConfig
 from tuneline.train.loop import rate_at, schedule
+from tuneline.train.rates import embedding_factor
 
 WORTH = 0.9
 """Above this share of the rows in use, none are set aside."""
@@ -51,7 +52,7 @@ def set_aside(network: Any, *splits: Sequence[Sequence[int]]) -> SetAside | None
     return SetAside(whole, used, padding)
 
 
-def bring_back(network: Any, aside: SetAside, settings: TrainConfig, rows: int) -> None:
+def bring_back(network: Any, aside: SetAside, settings: TrainConfig, rows: int, steps: int) -> None:
     """The whole embedding again: what has trained, and the rest decayed as AdamW would have.
 
     Args:
@@ -59,10 +60,12 @@ def bring_back(network: Any, aside: SetAside, settings: TrainConfig, rows: int) 
         aside: what it gave.
         settings: as trained.
         rows: rows of the training split.
+        steps: optimizer steps that the weights are the result of.
     """
     embedding: nn.Embedding = network.get_input_embeddings()
     total, warmup = schedule(rows, settings)
-    rates = [settings.learning_rate * rate_at(step, total, warmup) for step in range(total)]
+    highest = settings.learning_rate * embedding_factor(network, settings.layer_decay)
+    rates = [highest * rate_at(step, total, warmup) for step in range(steps)]
     weight = aside.whole * math.prod(1 - rate * settings.weight_decay for rate in rates)
     weight[aside.used] = embedding.weight.detach()
     _put(embedding, weight, aside.padding)

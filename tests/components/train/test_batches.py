@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneline.train.batches import BUCKET_BATCHES, epoch_batches
+from tuneline.train.batches import BUCKET_BATCHES, balanced, epoch_batches
 
 LENGTHS = [random.Random(number).randrange(3, 200) for number in range(1000)]
 
@@ -44,3 +46,27 @@ def test_texts_of_equal_length_meet_others_than_their_neighbours():
     batches = epoch_batches([7] * 1000, 16, 0, 0)
     assert all(max(batch) - min(batch) > 16 for batch in batches if len(batch) > 2)
     assert len(batches) > BUCKET_BATCHES
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 3))
+def test_a_balanced_epoch_has_as_many_rows_of_each_class_and_as_many_in_all(labels, epoch):
+    chosen = balanced(labels, None, 7, epoch)
+    counts = Counter(labels[index] for index in chosen)
+    assert len(chosen) == len(labels)
+    assert max(counts.values()) - min((counts[label] for label in set(labels)), default=0) <= 1
+    assert chosen == balanced(labels, None, 7, epoch)
+
+
+def test_a_frequent_classs_rows_are_all_seen_in_turn_over_the_epochs():
+    labels = [0] * 9 + [1]
+    seen = [Counter(balanced(labels, None, 0, epoch)) for epoch in range(9)]
+    assert all(one[9] == 5 for one in seen)
+    assert sum(seen, Counter()) == Counter(dict.fromkeys(range(9), 5) | {9: 45})
+
+
+def test_a_class_of_many_windows_weighs_no_more_than_others():
+    labels, weights = [0] * 4 + [1] * 12, [2.0] * 4 + [2 / 3] * 12
+    sums = Counter()
+    for index in balanced(labels, weights, 0, 0):
+        sums[labels[index]] += weights[index]
+    assert sums[0] == pytest.approx(sums[1], rel=0.05)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 import signal
-import time
 from typing import Any
 
 import pytest
 import torch
 
 from tests.components.conftest import model_config, prepare_rows
+from tests.components.train.killing import HARMS, SAVING, Course, harm, kill_often
 from tests.components.train.test_loop import ignore, network, toy
 from tests.conftest import reviews
-from tuneline.artifacts import sha256_file
 from tuneline.config import TrainConfig
 from tuneline.packing import classifier_for
-from tuneline.storage import CHECKPOINTS, LocalStore
+from tuneline.storage import LocalStore
 from tuneline.train.checkpoints import KEEP, Checkpoints, address
 from tuneline.train.group import Group
 from tuneline.train.loop import train_loop
-from tuneline.train.train import train, training_key
+from tuneline.train.train import training_key
 
 SETTINGS = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
 STEPS = 15  # 3 epochs of 5
@@ -76,22 +73,15 @@ def test_the_newest_two_states_are_kept(tmp_path):
     assert KEEP == 2
 
 
-@pytest.mark.parametrize("harm", ["truncated", "deleted", "flipped"])
+@pytest.mark.parametrize("how", HARMS)
 @pytest.mark.parametrize(
     "file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "position.json", "manifest.json"]
 )
-def test_a_harmed_file_is_noticed_and_the_older_state_used(file, harm, whole, tmp_path, capsys):
+def test_a_harmed_file_is_noticed_and_the_older_state_used(file, how, whole, tmp_path, capsys):
     store = LocalStore(tmp_path)
     with pytest.raises(Stopped):
         fit(store, stop_after=8)
-    path = tmp_path / "step-000000007" / file
-    content = path.read_bytes()
-    if harm == "deleted":
-        path.unlink()
-    else:
-        middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        path.write_bytes(content[:middle] if harm == "truncated" else flipped)
+    harm(tmp_path / "step-000000007" / file, how)
     assert same(fit(store), whole)
     told = capsys.readouterr().out
     assert "passed over: step-000000007" in told
@@ -175,37 +165,10 @@ def test_the_address_of_a_training_knows_its_course_and_not_how_often_it_is_save
     assert len({key(), key(seed=1), key(learning_rate=1e-3), key(precision="fp32")}) == 4
 
 
-def _train(places: str | None, arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    if places:
-        os.environ[CHECKPOINTS] = places
-    train(*arguments)
-
-
-def _start(places: str | None, *arguments: Any) -> Any:
-    """A process that trains; forked off one that has imported torch already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tuneline.train.train"])
-    process = context.Process(target=_train, args=(places, arguments))
-    process.start()
-    return process
-
-
 def test_killed_at_ten_random_moments_training_ends_with_the_same_file(tiny_checkpoint, tmp_path):
-    data, model = prepare_rows(tmp_path, tiny_checkpoint, train=reviews(120)), model_config(tiny_checkpoint)
-    settings = TrainConfig(epochs=6, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
-    _start(None, data, model, settings, tmp_path / "whole").join()
-    draw, places = random.Random(0), tmp_path / "checkpoints"
-    for _ in range(10):
-        process = _start(str(places), data, model, settings, tmp_path / "killed")
-        known = sorted(places.glob("*/step-*"))
-        while process.is_alive() and sorted(places.glob("*/step-*")) == known:
-            time.sleep(0.01)  # until it has saved something new
-        process.join(timeout=draw.uniform(0, 0.3))
-        process.kill()
-        process.join()
-    last = _start(str(places), data, model, settings, tmp_path / "killed")
-    last.join()
-    assert last.exitcode == 0
-    one, other = (sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
-    assert one == other
+    data = prepare_rows(tmp_path, tiny_checkpoint, train=reviews(120))
+    settings = TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
+    course = Course(data, model_config(tiny_checkpoint), settings, tmp_path / "checkpoints", tmp_path / "killed")
+    found = kill_often(course, 10, random.Random(0))
+    assert found[SAVING] > 0
+    assert course.finish() == course.apart().finish()

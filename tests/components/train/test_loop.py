@@ -13,6 +13,7 @@ from tuneline.config import TrainConfig
 from tuneline.packing import classifier_for
 from tuneline.train.batches import epoch_batches
 from tuneline.train.loop import Examples, Group, measure, optimizer_for, rate_at, train_loop
+from tuneline.train.passes import PassLimit
 
 
 def network(seed: int = 0, dropout: float = 0.0, spread: float = 0.02) -> BertForSequenceClassification:
@@ -175,6 +176,9 @@ def test_every_step_and_every_epoch_is_told_once(rows, epochs, steps):
     assert set(totals) == {
         "train_seconds", "train_examples_per_second", "train_tokens_per_second", "validation_loss",
         "validation_accuracy",
+        "validation_macro_f1",
+        "train_steps", "train_data_seconds", "train_checkpoint_seconds", "train_validation_seconds",
+        "train_peak_memory_mb", "train_padding_share", "train_mfu", "train_peak_tflops",
     }  # fmt: skip
 
 
@@ -208,6 +212,18 @@ def test_measuring_switches_dropout_off():
     model, data = network(dropout=0.5), toy(16)
     model.train()
     assert measure(classifier_for(model), data, 4, Group()) == measure(classifier_for(model), data, 4, Group())
+
+
+def test_measuring_takes_no_more_tokens_at_once_than_training_does():
+    model, data, seen = network(), toy(16), list[int]()
+    classifier = classifier_for(model)
+    classifier.register_forward_pre_hook(lambda _, inputs: seen.append(sum(map(len, inputs[0]))))
+    at_once = measure(classifier, data, 8, Group())
+    assert max(seen) > 40
+    seen.clear()
+    in_passes = measure(classifier, data, 8, Group(), limit=PassLimit(40))
+    assert max(seen) <= 40
+    assert in_passes == pytest.approx(at_once)
 
 
 def alone(model: BertForSequenceClassification, row: list[int]) -> torch.Tensor:

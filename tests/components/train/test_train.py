@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from kfp import dsl
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import BertModel, GPT2Config, GPT2Model
 
 from tests.components.conftest import QUICK, model_config, prepare_rows
 from tests.conftest import reviews
-from tuneline.artifacts import Decision, PreparedData, read_json, sha256_file, write_json
+from tuneline.artifacts import Decision, PreparedData, read_json, read_split, sha256_file, write_json
+from tuneline.calibration import fit_temperature, temper
 from tuneline.config import Distributed, ModelConfig, Recipe, TrainConfig
 from tuneline.errors import InputError
+from tuneline.evaluate.metrics import score
 from tuneline.serve.model import Classifier
 from tuneline.train import processes
 from tuneline.train.train import load_network, train, train_step
@@ -69,7 +72,7 @@ def gpt2(tmp_path, tiny_checkpoint):
 def test_a_model_folder_holds_configuration_weights_tokenizer_and_decision_only(trained, prepared, tiny_checkpoint):
     assert {path.name for path in trained.iterdir()} == OUTPUT
     manifest = PreparedData.load(prepared)
-    assert Decision.load(trained) == Decision(
+    assert replace(Decision.load(trained), temperature=1.0) == Decision(
         labels=["neg", "pos"], max_length=16, long_texts="head", base_model=str(tiny_checkpoint),
         data_sha256=manifest.sha256["all"],
     )  # fmt: skip
@@ -77,6 +80,22 @@ def test_a_model_folder_holds_configuration_weights_tokenizer_and_decision_only(
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "neg", "1": "pos"}
     assert sha256_file(trained / "tokenizer.json") == sha256_file(tiny_checkpoint / "tokenizer.json")
+
+
+def test_a_temperature_of_the_validation_split_is_in_the_weights_and_changes_no_answer(trained, prepared, tmp_path):
+    temperature = Decision.load(trained).temperature
+    shutil.copytree(trained, tmp_path / "before")
+    weights = load_file(trained / "model.safetensors")
+    output = {name: weights[name] * temperature for name in ("classifier.weight", "classifier.bias")}
+    save_file(weights | output, tmp_path / "before" / "model.safetensors", {"format": "pt"})
+    table = read_split(prepared, "validation")
+    texts, labels = table.column("text").to_pylist(), table.column("label").to_numpy()
+    before, after = (Classifier(model).predict_proba(texts) for model in (tmp_path / "before", trained))
+    assert abs(temperature - 1) > 0.01
+    assert fit_temperature(before, labels) == pytest.approx(temperature, rel=0.05)
+    assert after == pytest.approx(temper(before, temperature), abs=1e-5)
+    assert after.argmax(1).tolist() == before.argmax(1).tolist()
+    assert score(labels, after)["log_loss"] <= score(labels, before)["log_loss"]
 
 
 def test_weights_are_fp32_and_loadable_without_pickle(trained):
@@ -153,7 +172,8 @@ def test_a_decoder_without_a_pad_token_trains_and_predicts(gpt2, tmp_path, end):
     data = prepare_rows(tmp_path, checkpoint, train=reviews(160))
     metrics = train(data, model_config(checkpoint), QUICK, tmp_path / "model")
     assert metrics["validation_accuracy"] >= 0.8
-    assert {path.name for path in (tmp_path / "model").iterdir()} == OUTPUT
+    assert {path.name for path in (tmp_path / "model").iterdir()} == OUTPUT | {"tokenizer_config.json"}
+    assert read_json(tmp_path / "model" / "tokenizer_config.json") == {"pad_token": "[SEP]"}
     classifier, texts = Classifier(tmp_path / "model"), [text for text, _ in reviews(12, start=900)] + ["good"]
     together = classifier.predict_proba(texts)
     assert together == pytest.approx(classifier.predict_proba(texts, batch_size=1), abs=1e-5)
@@ -206,7 +226,8 @@ def test_truncated_weights_are_refused_as_bad_input(tiny_checkpoint, tmp_path):
         load_network(str(folder), ["neg", "pos"])
 
 
-def test_two_processes_give_the_curve_and_the_weights_of_one(tiny_checkpoint, tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("tune", ["all", "top_layers"])
+def test_two_processes_give_the_curve_and_the_weights_of_one(tune, tiny_checkpoint, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     checkpoint = altered(tiny_checkpoint, tmp_path / "no-dropout", hidden_dropout_prob=0.0)
@@ -214,7 +235,9 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(tiny_checkpoint, tm
     data = prepare_rows(tmp_path, checkpoint, train=rows[:36], validation=rows[40:50], test=rows[50:60])
     spread = Distributed(gpus_per_node=2)
     # Shares of 4 and 3, at the end 1 and 0; in bf16 the processes' rows would be rounded differently.
-    settings = TrainConfig(epochs=2, learning_rate=1e-3, batch_size=7, distributed=spread, precision="fp32")
+    settings = TrainConfig(
+        epochs=2, learning_rate=1e-3, batch_size=7, distributed=spread, precision="fp32", tune=tune, top_layers=1
+    )
     alone, together = Heard(), Heard()
     train(data, model_config(checkpoint), settings, tmp_path / "one", alone)
     numbers = processes.fit(data, model_config(checkpoint), settings, tmp_path / "two", together)

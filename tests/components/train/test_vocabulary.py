@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from tests.components.train.test_loop import ignore, toy
 from tuneline.config import TrainConfig
 from tuneline.packing import classifier_for
-from tuneline.train.loop import train_loop
+from tuneline.train.loop import schedule, train_loop
 from tuneline.train.vocabulary import bring_back, set_aside
 
 SETTINGS = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3, weight_decay=0.5, precision="fp32")
@@ -39,7 +39,7 @@ def test_the_weights_are_those_of_training_on_all_rows():
     assert part.get_input_embeddings().weight.shape == (len(aside.used), 16)
     small, small_held_out = (replace(one, input_ids=aside.ids(one.input_ids)) for one in (data, held_out))
     train_loop(classifier, small, small_held_out, SETTINGS, ignore, ignore)
-    bring_back(part, aside, SETTINGS, len(data.labels))
+    bring_back(part, aside, SETTINGS, len(data.labels), schedule(len(data.labels), SETTINGS)[0])
 
     found = part.state_dict()
     assert found.keys() == whole.state_dict().keys()
