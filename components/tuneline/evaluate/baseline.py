@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from sklearn.pipeline import Pipeline
 
 WORD = r"(?u)\S+"  # scikit-learn's own pattern drops one-letter words and punctuation
 
@@ -22,11 +23,12 @@ def texts_of(table: pa.Table) -> list[str]:
 
 
 def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], classes: int) -> np.ndarray:
-    """Probabilities of the baseline on the test texts, [texts, classes].
+    """Probabilities of the baseline on the test texts, [texts, classes]."""
+    return proba(fitted(texts, labels), test_texts, classes)
 
-    Word uni- and bigrams with sublinear counts, L2-regularized logistic regression (C = 10), as scikit-learn has them.
-    """
-    import numpy as np
+
+def fitted(texts: list[str], labels: list[int]) -> Pipeline:
+    """Word uni- and bigrams with sublinear counts, L2-regularized logistic regression (C = 10), by scikit-learn."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -35,7 +37,13 @@ def baseline_proba(texts: list[str], labels: list[int], test_texts: list[str], c
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode", token_pattern=WORD),
         LogisticRegression(C=10, max_iter=200),
     )
-    model.fit(texts, labels)
-    probabilities = np.zeros((len(test_texts), classes))
-    probabilities[:, model[-1].classes_] = model.predict_proba(test_texts)
+    return model.fit(texts, labels)
+
+
+def proba(model: Pipeline, texts: list[str], classes: int) -> np.ndarray:
+    """Probabilities of a fitted baseline, [texts, classes]; a class that it never saw has none."""
+    import numpy as np
+
+    probabilities = np.zeros((len(texts), classes))
+    probabilities[:, model[-1].classes_] = model.predict_proba(texts)
     return probabilities

@@ -13,8 +13,9 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
+    register_name: str,
 ):
-    """Measure the model on the test split, beside a linear baseline."""
+    """Measure the model on the test split, beside a linear baseline and the champion of the registered name."""
     from tuneline.evaluate.evaluate import evaluate_step
 
-    evaluate_step(data, model, evaluation, report, metrics, confusion)
+    evaluate_step(data, model, evaluation, report, metrics, confusion, register_name=register_name)

@@ -1,0 +1,171 @@
+"""Intervals and tests against published and exact values, and against simulated models whose truth is known."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+from scipy import optimize, special, stats
+
+from tests.simulation import coverage, declared_better, world
+from tuneline.statistics import (
+    Counts,
+    bootstrap,
+    compare,
+    confusion,
+    fisher_less,
+    holm,
+    mcnemar,
+    mean,
+    score_interval,
+    share,
+    tabulate,
+    wilson,
+)
+
+EQUAL = world(0.90, 0.90, unequal=0.07)
+APART = world(0.91, 0.89, unequal=0.07)
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 10), (10, 10), (7, 10), (450, 500), (24_000, 25_000)])
+def test_wilson_is_the_score_interval(right, rows):
+    wanted = stats.binomtest(right, rows).proportion_ci(method="wilson")
+    assert share(right, rows) == (right / rows, pytest.approx(wanted.low), pytest.approx(wanted.high))
+
+
+def test_a_share_of_no_rows_may_be_anything():
+    assert share(0, 0) == (0.0, 0.0, 1.0)
+    low, high = wilson(np.array([0, 3]), np.array([0, 3]))
+    assert (low[0], high[0], high[1]) == (0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (0, 5), (8, 2), (60, 50), (700, 620), (1250, 1250)])
+def test_mcnemar_is_the_exact_binomial_tail(wins, losses):
+    total = wins + losses
+    exact = sum(comb(total, won) for won in range(wins, total + 1)) / 2**total
+    assert mcnemar(wins, losses) == pytest.approx(exact, rel=1e-9)
+
+
+def test_mcnemar_takes_many_pairs_at_once():
+    assert mcnemar(np.array([[5, 0], [8, 2]]), np.array([[0, 5], [2, 8]])).tolist() == [
+        [mcnemar(5, 0), mcnemar(0, 5)], [mcnemar(8, 2), mcnemar(2, 8)],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", [(1, 5, 90, 95), (5, 5, 0, 5), (0, 5, 5, 5), (30, 60, 800, 940)])
+def test_fishers_test_is_exact(table):
+    right, rows, of_rest, rest = table
+    wanted = stats.fisher_exact([[right, rows - right], [of_rest, rest - of_rest]], alternative="less").pvalue
+    assert fisher_less(*table) == pytest.approx(wanted)
+
+
+def test_holm_steps_down_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+@pytest.mark.parametrize(("wins", "losses", "rows"), [(12, 2, 50), (0, 0, 50), (14, 0, 54), (40, 60, 872)])
+def test_at_the_ends_of_tangos_interval_the_score_of_the_likeliest_variance_is_a_normal_quantile(wins, losses, rows):
+    for end, wanted in zip(score_interval(wins, losses, rows), (1.959964, -1.959964), strict=True):
+        difference = float(end)
+
+        def unlikelihood(lost, difference=difference):
+            alike = 1 - 2 * lost - difference
+            return -(special.xlogy(wins, lost + difference) + special.xlogy(losses, lost)
+                     + special.xlogy(rows - wins - losses, alike))  # fmt: skip
+
+        bounds = max(0.0, -difference), (1 - difference) / 2
+        lost = optimize.minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+        spread = np.sqrt(rows * (2 * lost + difference * (1 - difference)))
+        assert (wins - losses - rows * difference) / spread == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_mean_has_the_interval_of_students_book_where_nothing_is_skewed():
+    values = np.concatenate([np.linspace(-1, 1, 2001)])
+    found, half = mean(values), 1.959964 * values.std() / np.sqrt(len(values))
+    assert found == (pytest.approx(0, abs=1e-12), pytest.approx(-half), pytest.approx(half))
+
+
+def test_a_skewed_mean_has_a_longer_upper_arm_and_is_covered():
+    draw = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        found = mean(draw.lognormal(0, 1, 400))
+        hits += found.low <= np.exp(0.5) <= found.high
+        assert found.high - found.value > found.value - found.low
+    assert 925 <= hits <= 970  # the normal interval reaches about 915
+
+
+def test_rows_are_counted_by_kind():
+    labels, answers = np.array([0, 2, 0, 2, 1]), np.array([-1, 2, -1, 0, 1])
+    kinds = sorted(np.stack(tabulate(labels, answers), 1).tolist())
+    assert kinds == [[0, -1, 2], [1, 1, 1], [2, 0, 1], [2, 2, 1]]
+    assert confusion(labels, answers, 3).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 1]]
+
+
+def test_the_bootstrap_finds_the_interval_of_a_share():
+    counts = np.array([450, 50])
+    (found,) = bootstrap(counts, lambda tables: tables[:, :1] / tables.sum(1, keepdims=True))
+    assert found == (0.9, pytest.approx(wilson(450, 500)[0], abs=3e-3), pytest.approx(wilson(450, 500)[1], abs=3e-3))
+    assert bootstrap(counts, lambda tables: tables[:, :1] / 500) == [found]  # the same seed, the same interval
+    assert bootstrap(counts, lambda tables: tables[:, :1] / 500, seed=1) != [found]
+
+
+def test_macro_f1_of_many_tables_at_once_is_that_of_each():
+    labels, answers = np.array([0, 0, 1, 2]), np.array([0, 1, 1, -1])
+    tables = np.array([[5, 1, 3, 2], [1, 0, 0, 0], [0, 0, 0, 4]])
+    assert Counts.of(tables, labels, answers, 4).macro_f1().tolist() == pytest.approx(
+        [(10 / 11 + 6 / 7 + 0) / 3, 1.0, 0.0]
+    )
+
+
+def test_a_comparison_counts_what_each_has_right_alone():
+    labels = np.array([0, 1] * 500, np.int32)
+    first, second = labels.copy(), labels.copy()
+    first[:30] ^= 1
+    second[20:80] ^= 1
+    found = compare(labels, first, second, 2)
+    assert (found.rows, found.wins, found.losses) == (1000, 50, 20)
+    assert found.accuracy_difference.value == found.accuracy_bootstrap.value == pytest.approx(0.03)
+    assert (found.accuracy[0].value, found.accuracy[1].value) == (0.97, 0.94)
+    assert found.macro_f1_difference.value == pytest.approx(found.macro_f1[0].value - found.macro_f1[1].value)
+    assert found.p_better == pytest.approx(stats.binomtest(50, 70, alternative="greater").pvalue)
+    assert found.p_value == pytest.approx(stats.binomtest(50, 70).pvalue)
+    turned = compare(labels, second, first, 2)
+    assert (turned.p_better, turned.wins, turned.accuracy_difference.low) == (
+        found.p_worse, 20, pytest.approx(-found.accuracy_difference.high),
+    )  # fmt: skip
+
+
+def test_the_order_of_the_rows_changes_no_comparison():
+    draw = np.random.default_rng(0)
+    labels, first, second = draw.integers(0, 5, (3, 400))
+    mixed = draw.permutation(400)
+    assert compare(labels, first, second, 5) == compare(labels[mixed], first[mixed], second[mixed], 5)
+
+
+def test_an_answer_of_none_is_wrong_and_no_class():
+    labels, answers = np.array([0, 0, 1, 1]), np.array([0, -1, 1, 1])
+    found = compare(labels, answers, labels, 2)
+    assert (found.losses, found.accuracy[0].value, found.macro_f1[0].value) == (1, 0.75, pytest.approx((2 / 3 + 1) / 2))
+
+
+@pytest.mark.parametrize("rows", [872, 25_000])
+def test_of_1000_equal_pairs_at_most_37_are_called_better(rows):
+    assert EQUAL.difference == pytest.approx(0)
+    assert declared_better(EQUAL, rows) <= 0.037
+
+
+def test_of_1000_pairs_2_points_apart_at_least_990_are_called_better():
+    assert APART.difference == pytest.approx(0.02)
+    assert declared_better(APART, 25_000) >= 0.99
+
+
+@pytest.mark.parametrize("rows", [872, 25_000])
+def test_intervals_of_accuracy_macro_f1_and_paired_difference_hold_the_truth_in_93_to_97_of_100(rows):
+    found = coverage(APART, rows, seed=1)
+    assert {name: 0.93 <= value <= 0.97 for name, value in found._asdict().items()} == dict.fromkeys(
+        found._fields, True
+    )
