@@ -11,14 +11,18 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tuneline.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SPLITS = ("train", "validation", "test")
+SLICE = "slice."
+"""What a split's columns begin with whose values part the rows into slices (data.slice_columns)."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,12 @@ class Decision:
         data_sha256: the training data's hash.
         pairs: whether it answers pairs of texts.
         clean: what is taken out of or repaired in a text before it is read (clean.FIXES).
+        temperature: by which the last layer's weights were divided, so that its probabilities are calibrated.
+        thresholds: of each label, see calibration.decide; empty where the most probable label is answered.
+        costs: true label -> answered label -> what it costs, see calibration.cost_matrix; empty where all errors count
+            alike.
+        abstain_below: probability of the most probable label below which abstain_label is answered; 0 never abstains.
+        abstain_label: one of the labels, or empty: no label is answered then.
     """
 
     labels: list[str]
@@ -97,6 +107,31 @@ class Decision:
     data_sha256: str
     pairs: bool = False
     clean: list[str] = field(default_factory=list)
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    abstain_below: float = 0.0
+    abstain_label: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the most probable label is always the answer."""
+        return not (self.thresholds or self.costs or self.abstain_below)
+
+    def beyond_stock(self) -> list[str]:
+        """What a server that only takes the largest logit of a text's head would leave out; for people."""
+        return [
+            told
+            for told, asked in (
+                ("thresholds", self.thresholds),
+                ("costs of errors", self.costs),
+                ("abstention", self.abstain_below),
+                (f"long texts by {self.long_texts}", self.long_texts != "head"),
+                ("pairs of texts", self.pairs),
+                ("cleaning of texts", self.clean),
+            )
+            if asked
+        ]
 
     def save(self, folder: Path) -> None:
         """Write the decision into a model folder."""
@@ -104,15 +139,25 @@ class Decision:
 
     @classmethod
     def load(cls, folder: Path) -> Decision:
-        """Read the decision of a model folder."""
-        return cls(**read_json(folder / "tuneline.json"))
+        """Read the decision of a model folder.
+
+        Raises:
+            InputError: it holds what this version does not know, and would answer without.
+        """
+        stored = read_json(folder / "tuneline.json")
+        if strange := sorted(set(stored) - {known.name for known in fields(cls)}):
+            raise InputError(
+                f"{folder / 'tuneline.json'}: {strange[0]} is not known to this tuneline; install a newer one"
+            )
+        return cls(**stored)
 
 
 def read_split(folder: Path, split: str) -> pa.Table:
     """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>).
 
     Pairs have the columns pair (the second text) and pair_at (int32, its first token); long_texts=windows the column
-    windows (list<int32>: tokens of each of a text's windows, which follow each other in input_ids).
+    windows (list<int32>: tokens of each of a text's windows, which follow each other in input_ids). The test split, and
+    those of the same source, have slice.NAME (text) for each of data.slice_columns.
     """
     import pyarrow as pa
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tuneline import __version__
 
+IMAGE = "TUNELINE_IMAGE"
+"""Environment variable: the image that a step runs in, best by digest; a cluster's profile sets it."""
 _PACKAGES = (
     "torch",
     "transformers",
@@ -30,6 +32,8 @@ def environment() -> dict[str, str]:
     tags |= {f"tuneline.version.{name}": version for name in _PACKAGES if (version := _version(name))}
     if commit := git_commit():
         tags["mlflow.source.git.commit"] = commit
+    if image := os.environ.get(IMAGE):
+        tags["tuneline.image"] = image
     tags["mlflow.source.name"] = Path(sys.argv[0]).name
     return tags
 

@@ -3,57 +3,103 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from tuneline import ledger, lineage, promotion, safety
 from tuneline.artifacts import Decision, sha256_file
 from tuneline.errors import InputError, ServiceError
 from tuneline.tracking import StepRun, client
+from tuneline.trouble import patiently
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+Result = TypeVar("Result")
+TEST_SET = "tuneline.test_sha256"
+"""The tag that tells on which test set the gate has judged a version."""
+CHALLENGER = "challenger"
+COPIED = "tuneline.copied_from"
 
 
-def add_version(run: StepRun, name: str, model: Path, tags: dict[str, str]) -> str:
+def add_version(
+    run: StepRun, name: str, model: Path, tags: dict[str, str], evaluation: Path | None = None
+) -> str:  # fmt: skip
     """Store a model folder as an MLflow PyFunc and register it. Data only, no code.
 
     It belongs to the pipeline's run, where people look for it, or to the step's own without one. A
-    retried step finds the version that it made before: the same weights are registered once a run.
+    retried step finds the version that it made before: the same files are registered once a run.
+
+    Args:
+        run: the step's run.
+        name: the registered model.
+        model: folder of TrainedModel.
+        tags: of the version.
+        evaluation: folder of Evaluation, whose answers are kept for comparisons; None keeps none.
 
     Returns:
         The version's number, as text.
 
     Raises:
+        InputError: a file of the model is missing or does not belong there, or the name is a ledger's.
         ServiceError: not all of the model's files arrived; then there is no version.
     """
-    api, owner, weights = run.api, run.parent or run.run_id, sha256_file(model / "model.safetensors")
-    if made := _versions(api, name, owner, weights):
-        return str(made[0])
-    place = f"model-{weights[:12]}"
+    _check_name("register.name", name)
+    api, owner = run.api, run.parent or run.run_id
     with tempfile.TemporaryDirectory() as folder:
-        _save_pyfunc(Path(folder) / "model", model)
-        api.log_artifacts(owner, str(Path(folder) / "model"), place)
-        _require_all(api, owner, Path(folder) / "model", place)
-    _create_model(api, name)
+        saved = Path(folder) / "model"
+        manifest = _save_pyfunc(saved, model)
+        if made := _only_version(api, name, owner, lineage.MANIFEST, manifest):
+            return made
+        place = f"model-{manifest[:12]}"
+        api.log_artifacts(owner, str(saved), place)
+        _require_all(api, owner, saved, place)
+    if evaluation:
+        tags = tags | {lineage.EVALUATION: (answers := f"evaluation-{manifest[:12]}")}
+        lineage.store_evaluation(api, owner, evaluation, answers)
+    create_model(api, name)
     # The server refuses a source outside the artifacts of the run that the version belongs to.
-    source = f"{api.get_run(owner).info.artifact_uri}/{place}"
-    api.create_model_version(name, source, owner, tags=tags | {"tuneline.weights_sha256": weights})
-    first, *again = _versions(api, name, owner, weights)
-    for version in again:  # the answer to a request was lost, and the client asked once more
-        api.delete_model_version(name, str(version))
-    return str(first)
+    source = f"{patiently(lambda: api.get_run(owner)).info.artifact_uri}/{place}"
+    tags = tags | {
+        lineage.WEIGHTS: sha256_file(model / "model.safetensors"), lineage.MANIFEST: manifest,
+        "tuneline.registered_by": ledger.who(),
+    }  # fmt: skip
+    patiently(lambda: api.create_model_version(name, source, owner, tags=tags))
+    return str(_only_version(api, name, owner, lineage.MANIFEST, manifest))
 
 
-def _versions(api: MlflowClient, name: str, owner: str, weights: str) -> list[int]:
-    """The numbers of the versions that a run made of these weights, the lowest first."""
-    known = api.search_model_versions(f"name = '{name}' and run_id = '{owner}'")
-    return sorted(int(found.version) for found in known if found.tags.get("tuneline.weights_sha256") == weights)
+def _only_version(api: MlflowClient, name: str, owner: str, tag: str, value: str) -> str | None:
+    """The version of a run that bears the tag; of several, which a request makes whose answer was lost, one is left.
+
+    The lowest stays, so that all who look at once leave the same; one that holds an alias is not deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = patiently(lambda: api.search_model_versions(f"name = '{name}' and run_id = '{owner}'"))
+    versions = sorted(int(version.version) for version in found if version.tags.get(tag) == value)
+    if len(versions) > 1:
+        held = {int(version) for version in api.get_registered_model(name).aliases.values()}
+        for version in versions[1:]:
+            try:
+                if version not in held:
+                    api.delete_model_version(name, str(version))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another retry has deleted it
+                    raise
+    return str(versions[0]) if versions else None
 
 
-def _create_model(api: MlflowClient, name: str) -> None:
+def _check_name(key: str, name: str) -> None:
+    if name.endswith(ledger.SUFFIX):
+        raise InputError(f"{key}: {name}: names that end in {ledger.SUFFIX} hold the histories of models")
+
+
+def create_model(api: MlflowClient, name: str) -> None:
+    """Make a registered model where there is none of that name."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -83,31 +129,61 @@ def _stored(api: MlflowClient, owner: str, place: str) -> Iterator[tuple[str, in
             yield file.path, file.file_size
 
 
-def _save_pyfunc(path: Path, model: Path) -> None:
+def _save_pyfunc(path: Path, model: Path) -> str:
+    """Write the PyFunc's folder, with the manifest of the model's files in it; gives the manifest's SHA-256."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
+    safety.check_folder(model)
     names = ["text", "pair"] if Decision.load(model).pairs else [None]
     signature = ModelSignature(Schema([ColSpec(DataType.string, name) for name in names]))
     mlflow.pyfunc.save_model(
-        str(path), loader_module="tuneline.serve.model", data_path=str(model), signature=signature,
+        str(path), loader_module=safety.LOADER, data_path=str(model), signature=signature,
         pip_requirements=["tuneline[train]"],
     )  # fmt: skip
+    return safety.write_manifest(path / "data" / model.name)
+
+
+def copy(version: Any, target: str) -> Any:
+    """The version of another registered model that is the same model, such as prod's of staging's; made once.
+
+    It is what MlflowClient.copy_model_version makes, with the tags that a repeated call finds it by from the first. No
+    file is copied: it reads the files that its source was registered with.
+
+    Raises:
+        InputError: the target's name is a ledger's.
+    """
+    _check_name("--to", target)
+    api, origin = client(), f"{version.name}/{version.version}"
+    find = partial(_only_version, api, target, version.run_id, COPIED, origin)
+    if not (made := find()):
+        create_model(api, target)
+        api.create_model_version(
+            target,
+            f"models:/{origin}",
+            version.run_id,
+            version.tags | {COPIED: origin},
+            description=version.description,
+        )
+        made = find()
+    return api.get_model_version(target, str(made))
 
 
 def set_aliases(name: str, version: str) -> list[str]:
-    """Make the version challenger, and champion where there is none.
+    """Make the version challenger, unless a later one is, and champion where there is none.
 
-    MLflow cannot set an alias on a condition: of two first versions that ask at once, the last one stays champion.
+    The challenger is the last version that passed the gate. That is what the versions' tags say: it has no history of
+    its own. The champion is moved through the ledger: of two first versions that ask at once, one becomes it.
 
     Returns:
         The aliases that it holds.
     """
     api = client()
-    api.set_registered_model_alias(name, CHALLENGER, version)
-    if CHAMPION not in api.get_registered_model(name).aliases:
-        api.set_registered_model_alias(name, CHAMPION, version)
+    challenger = api.get_registered_model(name).aliases.get(CHALLENGER)
+    if challenger is None or int(challenger) < int(version):
+        api.set_registered_model_alias(name, CHALLENGER, version)
+    promotion.become_first(api, name, version, promotion.evidence_of(api.get_model_version(name, version)))
     aliases = api.get_registered_model(name).aliases
     return sorted(alias for alias, at in aliases.items() if str(at) == version)
 
@@ -126,18 +202,87 @@ def find(reference: str) -> Any:
     if not name or not (alias if at else version):
         raise InputError(f"{reference}: not a model; write MODEL@alias or MODEL/VERSION, such as quickstart@champion")
     try:
-        return api.get_model_version_by_alias(name, alias) if at else api.get_model_version(name, version)
-    except MlflowException:
-        known = ", ".join(sorted(model.name for model in api.search_registered_models())) or "none"
-        raise InputError(f"{reference}: not in the registry; registered models: {known}") from None
+        if name.endswith(ledger.SUFFIX):
+            raise InputError(f"{name}: holds the history of a model; see `tuneline history`")
+        ask = api.get_model_version_by_alias if at else api.get_model_version
+        return patiently(lambda: ask(name, alias if at else version))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise InputError(f"{reference}: not in the registry; registered models: {_known(api)}") from None
+
+
+def champion(name: str) -> Any | None:
+    """The champion of a registered model; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return patiently(lambda: client().get_model_version_by_alias(name, ledger.CHAMPION))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def decided_before(name: str, test_sha256: str, owner: str) -> int:
+    """How many versions of a model, of other runs than `owner`, the gate has judged on this test set."""
+    if not test_sha256:
+        return 0
+    found = patiently(lambda: client().search_model_versions(f"name = '{name}'"))
+    return sum(version.tags.get(TEST_SET) == test_sha256 and version.run_id != owner for version in found)
+
+
+def find_model(name: str) -> str:
+    """The name, where a model is registered under it.
+
+    Raises:
+        InputError: there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    api = client()
+    try:
+        return patiently(lambda: api.get_registered_model(name)).name
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise InputError(f"{name or repr(name)}: no model of that name; registered models: {_known(api)}") from None
+
+
+def _known(api: MlflowClient) -> str:
+    names = sorted(model.name for model in api.search_registered_models() if not model.name.endswith(ledger.SUFFIX))
+    return ", ".join(names) or "none"
 
 
 def download(version: Any, folder: Path) -> Path:
-    """The TrainedModel folder of a version, fetched into `folder`."""
+    """The model folder of a version, fetched into `folder`, after every file was checked against what was registered.
+
+    Raises:
+        InputError: not a version of tuneline, or a file is missing, changed, a link, or does not belong there.
+    """
     from mlflow.artifacts import download_artifacts
 
-    got = Path(download_artifacts(artifact_uri=version.source, dst_path=str(folder)))
-    models = sorted((got / "data").iterdir()) if (got / "data").is_dir() else []
-    if len(models) != 1:
-        raise InputError(f"{version.name}/{version.version}: not registered by tuneline (no single folder under data/)")
-    return models[0]
+    name = f"{version.name}/{version.version}"
+    if not (manifest := version.tags.get(lineage.MANIFEST)):
+        raise InputError(f"{name}: not registered by tuneline (it has no tag {lineage.MANIFEST}); not loaded")
+    source = client().get_model_version_download_uri(version.name, str(version.version))
+    if local := _local(source):
+        _named(name, local, safety.check_links)  # a download would follow them
+    got = Path(download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    model = _named(name, got, safety.check_around)
+    _named(name, got, lambda _: safety.check_folder(model, manifest))
+    return model
+
+
+def _local(uri: str) -> Path | None:
+    """Where an artifact lies that is on this machine."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def _named(name: str, folder: Path, check: Callable[[Path], Result]) -> Result:
+    """Run a check of a folder; what it says is told of the version, and not of a folder that will be gone."""
+    try:
+        return check(folder)
+    except InputError as error:
+        raise InputError(f"{name}: {str(error).replace(f'{folder}/', '').replace(f'{folder}: ', '')}") from None

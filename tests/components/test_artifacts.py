@@ -16,6 +16,7 @@ from tuneline.artifacts import (
     split_writer,
     write_json,
 )
+from tuneline.errors import InputError
 
 MANIFEST = PreparedData(
     labels=["négatif", "積極的", 'a "b"'], rows={"train": 2, "validation": 1, "test": 1}, sha256={"all": "00"},
@@ -33,11 +34,40 @@ def test_a_manifest_survives_its_folder(tmp_path):
 def test_a_decision_survives_its_folder(tmp_path):
     decision = Decision(
         labels=["nein", "да"], max_length=64, long_texts="head", base_model="pkg:x", data_sha256="ab", pairs=True,
-        clean=["markup"],
+        clean=["markup"], temperature=1.5, thresholds={"nein": 0.25, "да": 0.75}, costs={"да": {"nein": 2.5}},
+        abstain_below=0.5, abstain_label="да",
     )  # fmt: skip
     decision.save(tmp_path)
     assert Decision.load(tmp_path) == decision
     assert [path.name for path in tmp_path.iterdir()] == ["tuneline.json"]
+
+
+OLD = {"labels": ["a", "b"], "max_length": 8, "long_texts": "head", "base_model": "pkg:x", "data_sha256": "ab"}
+
+
+def test_a_decision_that_was_stored_before_there_were_thresholds_answers_the_most_probable_label(tmp_path):
+    write_json(tmp_path / "tuneline.json", OLD | {"pairs": False, "clean": [], "temperature": 1.2})
+    found = Decision.load(tmp_path)
+    assert found.plain
+    assert found.beyond_stock() == []
+
+
+def test_a_decision_of_a_later_version_is_refused_rather_than_left_out(tmp_path):
+    write_json(tmp_path / "tuneline.json", OLD | {"moon_phase": 1})
+    with pytest.raises(InputError, match=r"tuneline\.json: moon_phase is not known to this tuneline; install a newer"):
+        Decision.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"thresholds": {"a": 0.3, "b": 0.7}}, "thresholds"), ({"costs": {"a": {"b": 2}}}, "costs of errors"),
+        ({"abstain_below": 0.4}, "abstention"), ({"long_texts": "tail"}, "long texts by tail"),
+        ({"pairs": True}, "pairs of texts"), ({"clean": ["markup"]}, "cleaning of texts"),
+    ],
+)  # fmt: skip
+def test_what_a_stock_server_would_leave_out_of_a_decision_is_named(asked, told):
+    assert Decision(**(OLD | asked)).beyond_stock() == [told]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])

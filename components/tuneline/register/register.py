@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuneline import registry
+from tuneline import lineage, registry
 from tuneline.artifacts import Decision, read_json, write_json
 from tuneline.config import RegisterConfig, from_flat
+from tuneline.predictions import CHAMPION, TRAINING_FILE, Predictions, load_training_keys
 from tuneline.progress import say
-from tuneline.register.gate import Verdict, judge
+from tuneline.register.gate import Evidence, Verdict, judge
+from tuneline.register.serving import stock_arguments
 from tuneline.step import Artifact, step
 from tuneline.tracking import StepRun
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -38,24 +43,57 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
         out: the JSON file to write.
         run: the step's MLflow run, which will own the model's files.
     """
-    metrics = read_json(evaluation / "metrics.json")["metrics"]
+    stored = read_json(evaluation / "metrics.json")
+    metrics = stored["metrics"] | stored["speed"]
     decision = Decision.load(model)
-    verdicts = judge(metrics, settings.rules)
+    evidence = _evidence(settings.name, metrics, evaluation, stored.get("champion", {}), run)
+    verdicts = judge(evidence, settings.rules)
     passed = all(verdict.passed for verdict in verdicts)
     tags = {
         "tuneline.gate": "passed" if passed else "refused",
         "tuneline.data_sha256": decision.data_sha256,
         "tuneline.base_model": decision.base_model,
+        lineage.SERVING: "; ".join(decision.beyond_stock()) or lineage.STOCK,
+        lineage.STOCK_ARGUMENTS: stock_arguments(model),
+        registry.TEST_SET: evidence.predictions.facts.get("test_sha256", ""),
         **{f"tuneline.gate.{verdict.rule}": _outcome(verdict) for verdict in verdicts},
         **{f"tuneline.metric.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
-    version = registry.add_version(run, settings.name, model, tags)
+    version = registry.add_version(run, settings.name, model, tags, evaluation)
     aliases = registry.set_aliases(settings.name, version) if passed else []
     result = RegisteredVersion(settings.name, version, aliases, [asdict(verdict) for verdict in verdicts])
     write_json(out, asdict(result))
     held = ", ".join(aliases) or "no alias: " + "; ".join(v.evidence for v in verdicts if not v.passed)
     say(f"[register] {settings.name} version {version} ({held})")
     return result
+
+
+def _evidence(
+    name: str, metrics: dict[str, float], evaluation: Path, compared: dict[str, Any], run: StepRun
+) -> Evidence:
+    """The evaluation, and what is known of the champion and of how often this test set has decided.
+
+    Where the champion has changed since the evaluation, its answers are those that the registry holds, if any.
+    """
+    mine, owner = Predictions.load(evaluation), run.parent or run.run_id
+    before = registry.decided_before(name, mine.facts.get("test_sha256", ""), owner)
+    champion = registry.champion(name)
+    if champion is None or champion.run_id == owner:  # a step that is run again has made the champion itself
+        return Evidence(metrics, mine, decided_before=before)
+    version, note = str(champion.version), compared.get("note", "")
+    if (compared.get("name"), compared.get("version")) == (champion.name, version):
+        answers, training = _handed(evaluation / CHAMPION, note)
+    else:
+        answers = lineage.answers_on(run.api, champion, mine.facts)
+        training = lineage.training_keys_of(run.api, champion)
+        note = "it became champion after this model was evaluated"
+    return Evidence(metrics, mine, answers, version, training, note, before)
+
+
+def _handed(folder: Path, note: str) -> tuple[Predictions | None, np.ndarray | None]:
+    """The champion's answers and training keys, as evaluate has left them."""
+    answers = None if note else Predictions.load(folder)
+    return answers, load_training_keys(folder) if (folder / TRAINING_FILE).is_file() else None
 
 
 def _outcome(verdict: Verdict) -> str:

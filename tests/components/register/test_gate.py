@@ -1,43 +1,214 @@
-"""The gate asks the rules that are set, and tells on what evidence it decided."""
+"""The gate asks the rules that are set, judges models on the same rows, and tells on what evidence it decided."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from tests.components.register.conftest import predictions
 from tuneline.config import Rules
-from tuneline.register.gate import Verdict, judge
+from tuneline.predictions import Predictions, keys
+from tuneline.register.gate import Evidence, Verdict, judge
 
-METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "baseline_accuracy": 0.85, "baseline_macro_f1": 0.99}
+METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "calibration_error": 0.05, "latency_p99_ms": 12.5, "size_mb": 90.9}
+NOTHING = Rules(beats_baseline=False, champion="ignore", slices=False)
+GOOD = predictions(1000, range(100), range(50, 200))
 
 
-def test_only_the_baseline_is_asked_by_default():
-    assert judge(METRICS, Rules()) == [Verdict("beats_baseline", True, "0.9000 against the baseline's 0.8500")]
+def rules(**asked) -> Rules:
+    return NOTHING.model_copy(update=asked)
+
+
+def against(champion: Predictions, model: Predictions = GOOD, **more) -> Evidence:
+    return Evidence(METRICS, model, champion, champion_version="3", champion_training=keys(["elsewhere"]), **more)
+
+
+def alone(**metrics) -> Evidence:
+    return Evidence(METRICS | metrics, GOOD)
 
 
 def test_no_rule_asked_is_no_verdict():
-    assert judge(METRICS, Rules(beats_baseline=False)) == []
+    assert judge(against(GOOD), NOTHING) == []
+
+
+def test_baseline_champion_and_slices_are_asked_by_default():
+    assert [(verdict.rule, verdict.passed) for verdict in judge(alone(), Rules())] == [
+        ("beats_baseline", True), ("not_worse", True), ("slices", True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("floor", "passed"), [(0.0, True), (0.89, True), (0.9, True), (0.9001, False), (1.0, False)])
 def test_accuracy_has_to_reach_its_floor(floor, passed):
-    verdicts = judge(METRICS, Rules(min_accuracy=floor, beats_baseline=False))
+    verdicts = judge(alone(), rules(min_accuracy=floor))
     assert verdicts == [Verdict("min_accuracy", passed, f"accuracy 0.9000, needs {floor:g}")]
 
 
 @pytest.mark.parametrize(("floor", "passed"), [(0.8, True), (0.85, False)])
 def test_macro_f1_has_to_reach_its_floor(floor, passed):
-    verdicts = judge(METRICS, Rules(min_macro_f1=floor, beats_baseline=False))
+    verdicts = judge(alone(), rules(min_macro_f1=floor))
     assert verdicts == [Verdict("min_macro_f1", passed, f"macro_f1 0.8000, needs {floor:g}")]
 
 
-@pytest.mark.parametrize(("baseline", "passed"), [(0.8999, True), (0.9, False), (0.95, False)])
-def test_the_baseline_has_to_be_exceeded_and_not_just_reached(baseline, passed):
-    (verdict,) = judge(METRICS | {"baseline_accuracy": baseline}, Rules())
-    assert (verdict.rule, verdict.passed) == ("beats_baseline", passed)
+@pytest.mark.parametrize(
+    ("rule", "ceiling", "passed", "told"),
+    [
+        ("max_calibration_error", 0.05, True, "calibration_error 0.05, needs at most 0.05"),
+        ("max_calibration_error", 0.04, False, "calibration_error 0.05, needs at most 0.04"),
+        ("max_latency_ms", 20.0, True, "latency_p99_ms 12.5, needs at most 20"),
+        ("max_latency_ms", 10.0, False, "latency_p99_ms 12.5, needs at most 10"),
+        ("max_size_mb", 100.0, True, "size_mb 90.9, needs at most 100"),
+        ("max_size_mb", 90.0, False, "size_mb 90.9, needs at most 90"),
+    ],
+)
+def test_calibration_latency_and_size_have_ceilings(rule, ceiling, passed, told):
+    assert judge(alone(), rules(**{rule: ceiling})) == [Verdict(rule, passed, told)]
+
+
+def test_a_ceiling_of_something_that_was_not_measured_is_not_met():
+    (verdict,) = judge(Evidence({"accuracy": 0.9}, GOOD), rules(max_latency_ms=5.0))
+    assert (verdict.passed, verdict.evidence) == (False, "latency_p99_ms was not measured, needs at most 5")
+
+
+def test_the_baseline_is_beaten_on_the_same_rows():
+    (verdict,) = judge(alone(), rules(beats_baseline=True))
+    # 100 and 150 errors, 50 of them shared
+    assert verdict == Verdict(
+        "beats_baseline", True,
+        "0.9000 against the baseline's 0.8500 (right alone in 100 and 50 of 1000 rows, exact McNemar p = 2.7e-05)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("baseline_wrong", [range(100), range(50, 151), range(50)])
+def test_a_baseline_that_is_as_good_but_for_chance_is_not_beaten(baseline_wrong):
+    (verdict,) = judge(Evidence(METRICS, predictions(1000, range(100), baseline_wrong)), rules(beats_baseline=True))
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize("asked", ["better", "not_worse"])
+def test_without_a_champion_what_compares_with_it_passes_and_says_so(asked):
+    verdicts = judge(alone(), rules(champion=asked, slices=True))
+    assert verdicts == [Verdict(rule, True, "no champion to compare with") for rule in (asked, "slices")]
+
+
+@pytest.mark.parametrize(
+    ("champion_wrong", "better", "not_worse"),
+    [
+        (range(160), True, True),  # 60 errors more, none less
+        (
+            range(50, 160),
+            False,
+            True,
+        ),  # 60 and 50 errors of its own: chance, and the difference may be 1 point either way
+        (range(100), False, True),  # the same answers
+        (range(60), False, False),
+    ],
+)
+def test_a_champion_is_judged_by_the_rows_in_which_the_two_differ(champion_wrong, better, not_worse):
+    evidence = against(predictions(1000, champion_wrong))
+    asked = {"better": better, "not_worse": not_worse}
+    margin = 0.03
+    found = {rule: judge(evidence, rules(champion=rule, margin=margin))[0].passed for rule in asked}
+    assert found == asked
+
+
+def test_the_verdict_on_the_champion_tells_difference_interval_test_and_how_often_the_test_set_was_used():
+    (verdict,) = judge(against(predictions(1000, range(160)), decided_before=1), rules(champion="better"))
+    assert verdict.evidence == (
+        "accuracy +6.00 points [+4.69, +7.65] against champion version 3, lower end needs to be above 0; right alone "
+        "in 60 and 0 of 1000 rows, exact McNemar p = 8.7e-19; this test set has decided 1 time before"
+    )
+
+
+def test_too_few_rows_are_told_with_how_many_it_would_take():
+    model, champion = predictions(100, range(5)), predictions(100, range(3, 8))
+    (verdict,) = judge(against(champion, model), rules(champion="not_worse", margin=0.01))
+    assert not verdict.passed
+    assert "about 4710 rows would show it of an equal model" in verdict.evidence
+
+
+def test_equal_answers_on_few_rows_show_nothing():
+    model = predictions(50, range(5))
+    assert not judge(against(model, model), rules(champion="not_worse", margin=0.05))[0].passed
+    assert judge(against(model, model), rules(champion="not_worse", margin=0.1))[0].passed
+
+
+def test_macro_f1_may_be_what_is_compared():
+    labels = np.array([0] * 950 + [1] * 50, np.int32)
+    base = replace(GOOD, labels=labels)
+    model = replace(base, answers=labels)
+    champion = replace(base, answers=np.where(np.arange(1000) < 985, labels, 0).astype(np.int32))  # 15 of 50 missed
+    (accuracy,) = judge(against(champion, model), rules(champion="not_worse", margin=0.001, metric="accuracy"))
+    (macro,) = judge(against(model, champion), rules(champion="not_worse", margin=0.05, metric="macro_f1"))
+    assert accuracy.passed
+    assert not macro.passed
+    assert macro.evidence.startswith("macro_f1 -9.")
+    assert judge(against(model, champion), rules(champion="not_worse", margin=0.05))[0].passed
+
+
+def test_a_champion_that_was_trained_on_test_rows_is_not_compared_with():
+    evidence = replace(against(predictions(1000, range(160))), champion_training=keys(["text 5", "text 8", "other"]))
+    verdicts = judge(evidence, rules(champion="better", slices=True))
+    told = "comparison refused: the champion (version 3) has seen 2 of the 1000 test rows in training"
+    assert verdicts == [Verdict("better", False, told), Verdict("slices", False, told)]
+
+
+def test_what_the_champion_was_trained_on_being_unknown_is_told():
+    evidence = replace(against(predictions(1000, range(160))), champion_training=None)
+    (verdict,) = judge(evidence, rules(champion="better"))
+    assert verdict.passed
+    assert "whether the champion was trained on test rows is not known" in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("champion", "told"),
+    [
+        (None, "the champion (version 3) has no predictions on this test set"),
+        (predictions(999, ()), "not the same test set"),
+        (replace(GOOD, keys=GOOD.keys[::-1]), "not the same test set"),
+        (replace(GOOD, labels=GOOD.labels ^ 1), "different labels"),
+    ],
+)
+def test_a_champion_without_answers_to_these_very_rows_is_not_compared_with(champion, told):
+    (verdict,) = judge(against(champion), rules(champion="not_worse"))
+    assert not verdict.passed
+    assert verdict.evidence.startswith("comparison refused: ")
+    assert told in verdict.evidence
+
+
+def test_a_slice_in_which_the_champion_is_better_beyond_chance_refuses():
+    slices = {"length: 1 to 9 tokens": range(200), "label: pos": range(1, 1000, 2)}
+    model, champion = predictions(1000, range(30), slices=slices), predictions(1000, range(500, 560))
+    (verdict,) = judge(against(champion, model), rules(slices=True))
+    assert verdict == Verdict(
+        "slices", False,
+        "2 slices, worse than the champion in 1: length: 1 to 9 tokens (right alone in 0 and 30 of 200 rows, "
+        "p = 1.9e-09)",
+    )  # fmt: skip
+
+
+def test_slices_are_judged_with_the_number_of_looks_in_mind():
+    # One slice of 40 has 6 losses and no win, p = 0.016: no wonder among so many.
+    slices = {f"label: {number}": range(25 * number, 25 * number + 25) for number in range(40)}
+    model, champion = predictions(1000, range(6), slices=slices), predictions(1000, range(500, 506))
+    assert judge(against(champion, model), rules(slices=True)) == [
+        Verdict("slices", True, "40 slices, worse than the champion in 0")
+    ]
+    few = replace(model, slices={"label: 0": model.slices["label: 0"]})
+    assert not judge(against(champion, few), rules(slices=True))[0].passed
 
 
 def test_rules_are_judged_each_by_itself():
-    verdicts = judge(METRICS, Rules(min_accuracy=0.95, min_macro_f1=0.5))
+    verdicts = judge(alone(), rules(min_accuracy=0.95, min_macro_f1=0.5, beats_baseline=True))
     assert [(verdict.rule, verdict.passed) for verdict in verdicts] == [
         ("min_accuracy", False), ("min_macro_f1", True), ("beats_baseline", True),
     ]  # fmt: skip
+
+
+def test_evidence_is_one_line_short_enough_for_a_tag():
+    slices = {f"label: {'x' * 100} {number}": range(10 * number, 10 * number + 10) for number in range(100)}
+    model, champion = predictions(1000, range(1000), slices=slices), predictions(1000, ())
+    for verdict in judge(against(champion, model), Rules(min_accuracy=0.5)):
+        assert "\n" not in verdict.evidence
+        assert len(verdict.evidence) < 1000
