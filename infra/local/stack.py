@@ -202,6 +202,9 @@ class Stack:
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job workers would take 1.5 GB
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # A request may need two connections at once: with fewer than its threads they wait for each other.
+            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10",
+            "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20",
         }
 
     def _start(

@@ -9,17 +9,20 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from tuneline import registry
 from tuneline.errors import InputError
 from tuneline.tables import texts
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tuneline.serve.model import Classifier
 
 CHUNK = 1024
-FORMS = (".csv", ".jsonl")
+PRECISIONS = ("fp32", "bf16")
+FORMS = (".csv", ".jsonl", ".parquet")
 
 Rows = Iterable[dict[str, Any]]
 
@@ -28,27 +31,38 @@ Texts = tuple[str, ...]
 
 
 def predict(
-    reference: str, file: str, columns: Sequence[str], tell: Callable[[int, int], None]
+    reference: str, file: str, columns: Sequence[str], tell: Callable[[int, int], None], precision: str = "fp32"
 ) -> Iterator[dict[str, Any]]:
-    """A row a text: text, pair where there is one, label, score and p(LABEL) for each label.
+    """A row a text: text, pair where there is one, label, score and p(LABEL) for each label (Classifier.told).
 
     Args:
         reference: MODEL@alias or MODEL/VERSION.
         file: CSV, TSV, JSON Lines or Parquet.
         columns: the column of texts, and for a model of pairs that of the second texts.
         tell: called with the texts done and the total.
+        precision: fp32 or bf16.
 
     Raises:
         InputError: no such model or file, no such column, no rows, or one column where the model needs two.
     """
-    rows = list(read(file, columns))  # all of them, so that a bad row at the end is found first
+    total = counted(file, columns)
+    classifier = load(registry.find(reference), precision=precision)
+    for number, row in enumerate(label(classifier, read(file, columns)), start=1):
+        yield row
+        if number % CHUNK == 0 or number == total:
+            tell(number, total)
+
+
+def counted(file: str, columns: Sequence[str]) -> int:
+    """How many rows a file has, all of them read, so that a bad row at the end is found before the work begins.
+
+    Raises:
+        InputError: as read, or there are none.
+    """
+    rows = sum(1 for _ in read(file, columns))
     if not rows:
         raise InputError(f"{file}: holds no rows")
-    classifier = load(registry.find(reference))
-    for number, row in enumerate(label(classifier, rows), start=1):
-        yield row
-        if number % CHUNK == 0 or number == len(rows):
-            tell(number, len(rows))
+    return rows
 
 
 def read(file: str, columns: Sequence[str]) -> Iterator[Texts]:
@@ -60,12 +74,13 @@ def read(file: str, columns: Sequence[str]) -> Iterator[Texts]:
     return zip(*(texts(file, column) for column in columns), strict=True)
 
 
-def load(version: Any, weights: str = "") -> Classifier:
+def load(version: Any, weights: str = "", precision: str = "fp32") -> Classifier:
     """The classifier of a registered version.
 
     Args:
         version: as registry.find gives it.
         weights: what the SHA-256 of its weights must be; empty asks for none.
+        precision: fp32 or bf16.
 
     Raises:
         InputError: not a model of tuneline, or other weights.
@@ -77,7 +92,7 @@ def load(version: Any, weights: str = "") -> Classifier:
         model = registry.download(version, Path(folder))
         if weights and sha256_file(model / "model.safetensors") != weights:
             raise InputError(f"{version.name}/{version.version}: its weights are not those that were planned with")
-        return Classifier(model)
+        return Classifier(model, precision)
 
 
 def label(classifier: Classifier, rows: Iterable[Texts]) -> Iterator[dict[str, Any]]:
@@ -85,16 +100,30 @@ def label(classifier: Classifier, rows: Iterable[Texts]) -> Iterator[dict[str, A
     source = iter(rows)
     while part := list(islice(source, CHUNK)):
         columns = [list(column) for column in zip(*part, strict=True)]
-        for given, row in zip(part, classifier.predict_proba(*columns), strict=True):
-            best = int(row.argmax())
-            scores = {f"p({name})": float(value) for name, value in zip(classifier.labels, row, strict=True)}
-            answer = {"label": classifier.labels[best], "score": float(row[best])}
-            yield dict(zip(("text", "pair"), given, strict=False)) | answer | scores
+        probabilities = classifier.predict_proba(*columns)
+        for given, row, told, score in zip(part, probabilities, *classifier.told(probabilities), strict=True):
+            yield answered(given, classifier.labels, row, told, score)
+
+
+def answered(given: Texts, labels: Sequence[str], row: np.ndarray, told: str, score: float) -> dict[str, Any]:
+    """A row of the output: the text, its label and score (Classifier.told), and all scores."""
+    scores = {f"p({name})": value for name, value in zip(labels, row.tolist(), strict=True)}
+    return {**dict(zip(("text", "pair"), given, strict=False)), "label": told, "score": score, **scores}
 
 
 def named(column: str, pair_column: str) -> list[str]:
     """The columns to read: one, or two for pairs."""
     return [column, pair_column] if pair_column else [column]
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that no classifier has.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision: {precision!r} given; allowed: {', '.join(PRECISIONS)}")
 
 
 def check_form(out: Path) -> None:
@@ -108,7 +137,7 @@ def check_form(out: Path) -> None:
 
 
 def write(rows: Rows, out: Path | None) -> None:
-    """Write rows as CSV (stdout, .csv) or JSON Lines (.jsonl). Cells are safe to open in a spreadsheet.
+    """Write rows as CSV (stdout, .csv), JSON Lines (.jsonl) or Parquet. CSV's cells are safe to open in a spreadsheet.
 
     Raises:
         InputError: unknown form.
@@ -117,14 +146,18 @@ def write(rows: Rows, out: Path | None) -> None:
         _write_csv(rows, sys.stdout)
         return
     check_form(out)
-    write_whole(rows, out, _write_csv if out.suffix == ".csv" else write_json_lines)
+    forms: dict[str, Callable[[Rows, Any], None]] = {
+        ".csv": _write_csv, ".jsonl": write_json_lines, ".parquet": _write_parquet
+    }  # fmt: skip
+    write_whole(rows, out, forms[out.suffix])
 
 
-def write_whole(rows: Rows, out: Path, form: Callable[[Rows, TextIO], None]) -> None:
+def write_whole(rows: Rows, out: Path, form: Callable[[Rows, Any], None]) -> None:
     """Write a file whole or not at all: an old one outlives a prediction that fails."""
     part = out.with_name(f".{out.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as stream:
+        text = out.suffix != ".parquet"
+        with part.open("w", encoding="utf-8", newline="") if text else part.open("wb") as stream:
             form(rows, stream)
         part.replace(out)
     finally:
@@ -143,6 +176,22 @@ def _write_csv(rows: Rows, stream: TextIO) -> None:
             writer = csv.DictWriter(stream, list(row), lineterminator="\n")
             writer.writeheader()
         writer.writerow({name: _safe(value) for name, value in row.items()})
+
+
+def _write_parquet(rows: Rows, stream: BinaryIO) -> None:
+    """Texts and labels as strings, scores as the 32-bit numbers that they are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = iter(rows)
+    kinds = {str: pa.string(), float: pa.float32(), int: pa.int64()}
+    writer = None
+    while part := list(islice(source, CHUNK)):
+        schema = writer.schema if writer else pa.schema([(name, kinds[type(value)]) for name, value in part[0].items()])
+        writer = writer or pq.ParquetWriter(stream, schema)
+        writer.write_table(pa.Table.from_pylist(part, schema))
+    if writer:
+        writer.close()
 
 
 def _safe(value: Any) -> Any:

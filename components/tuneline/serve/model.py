@@ -10,20 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline import calibration
 from tuneline.artifacts import Decision
 from tuneline.clean import clean
 from tuneline.errors import InputError
 from tuneline.inputs import Inputs, of_tokens
+from tuneline.safety import check_architecture, check_folder, check_registered
 from tuneline.tokens import Encoder
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-ALLOWED_FILES = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "vocab.txt", "vocab.json", "merges.txt", "tuneline.json",
-}  # fmt: skip
 
 
 class Classifier:
@@ -34,19 +31,21 @@ class Classifier:
         precision: fp32, or bf16, which is quicker where the hardware has it and rounds.
 
     Raises:
-        InputError: a file is missing or does not belong there.
+        InputError: a file is missing, does not belong there, or is not the one that was registered.
     """
 
     def __init__(self, folder: Path, precision: str = "fp32") -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
         from transformers.utils import logging as transformers_logging
 
         from tuneline.packing import classifier_for
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        _check_files(folder)
+        check_folder(folder)
+        check_architecture(folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
         self.decision = Decision.load(folder)
         self.low = precision == "bf16"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,6 +59,21 @@ class Classifier:
     def labels(self) -> list[str]:
         """Label names in the order of the probabilities' columns."""
         return self.decision.labels
+
+    def answers(self, probabilities: np.ndarray) -> np.ndarray:
+        """What the model's decision makes of probabilities: indices into `labels`, predictions.NONE for no label."""
+        return calibration.answers(self.decision, probabilities)
+
+    def told(self, probabilities: np.ndarray) -> tuple[list[str], list[float]]:
+        """Answers for people: labels, empty where the model abstains without one, and scores.
+
+        A score is the probability of the label, and where there is none that of the most probable one.
+        """
+        import numpy as np
+
+        found = self.answers(probabilities)
+        chances = probabilities[np.arange(len(found)), np.where(found < 0, probabilities.argmax(1), found)]
+        return [self.labels[index] if index >= 0 else "" for index in found.tolist()], chances.tolist()
 
     def predict_proba(
         self,
@@ -80,9 +94,17 @@ class Classifier:
         Raises:
             InputError: second texts are missing, or not for this model.
         """
+        return self.predict_proba_inputs(self.inputs_of(texts, pairs), batch_size, on_batch)
+
+    def inputs_of(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Inputs:
+        """Texts as predict_proba reads them: cleaned and tokenized.
+
+        Raises:
+            InputError: second texts are missing, or not for this model.
+        """
         self._check_pairs(pairs is not None)
         texts, pairs = self._cleaned(texts), None if pairs is None else self._cleaned(pairs)
-        return self.predict_proba_inputs(of_tokens(self.encoder.encode(texts, pairs)), batch_size, on_batch)
+        return of_tokens(self.encoder.encode(texts, pairs))
 
     def predict_proba_inputs(
         self, inputs: Inputs, batch_size: int = 32, on_batch: Callable[[int], None] | None = None
@@ -119,15 +141,6 @@ class Classifier:
         return [clean(text, fixes) for text in texts] if fixes else texts
 
 
-def _check_files(folder: Path) -> None:
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tuneline.json"):
-        if name not in found:
-            raise InputError(f"{folder}: no {name}; not a model folder of tuneline")
-    if strange := sorted(found - ALLOWED_FILES):
-        raise InputError(f"{folder}: {strange[0]} does not belong in a model folder; not loaded")
-
-
 class PyFunc:
     """What `mlflow.pyfunc.load_model` gives: texts in (a list, a column, a one-column frame), a frame out.
 
@@ -138,17 +151,18 @@ class PyFunc:
         self.classifier = classifier
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """A frame of label, score, and one column `p(LABEL)` a label, a row a text."""
+        """A frame of label, score, and one column `p(LABEL)` a label, a row a text; see Classifier.told."""
+        import numpy as np
         import pandas as pd
 
         del params
         pairs = self.classifier.decision.pairs
         columns = _columns(model_input, 2 if pairs else 1)
         probabilities = self.classifier.predict_proba(*columns)
-        labels = self.classifier.labels
-        frame = pd.DataFrame(probabilities, columns=pd.Index([f"p({label})" for label in labels]))
-        frame.insert(0, "score", probabilities.max(1))
-        frame.insert(0, "label", [labels[index] for index in probabilities.argmax(1)])
+        labels, scores = self.classifier.told(probabilities)
+        frame = pd.DataFrame(probabilities, columns=pd.Index([f"p({label})" for label in self.classifier.labels]))
+        frame.insert(0, "score", np.array(scores, np.float32))
+        frame.insert(0, "label", np.array(labels, object))
         return frame
 
 
@@ -191,4 +205,5 @@ def _check_texts(texts: list[Any]) -> None:
 
 def _load_pyfunc(path: str) -> PyFunc:
     """The hook that MLflow calls (mlflow.pyfunc, loader_module)."""
+    check_registered(Path(path))
     return PyFunc(Classifier(Path(path)))

@@ -13,13 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.components.register.conftest import predictions
 from tests.conftest import WORDS, reviews
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import RegisterConfig
 from tuneline.errors import InputError
 from tuneline.inputs import of_tokens
 from tuneline.register.register import register
-from tuneline.serve.model import ALLOWED_FILES, Classifier, PyFunc
+from tuneline.safety import ALLOWED_FILES
+from tuneline.serve.model import Classifier, PyFunc
 from tuneline.tracking import step_run
 
 DRAW = random.Random(0)
@@ -137,10 +139,11 @@ def test_a_folder_that_is_missing_is_told(tmp_path):
         Classifier(tmp_path / "nowhere")
 
 
-def test_code_that_the_configuration_names_is_not_run(folder):
+def test_a_configuration_that_names_code_is_refused(folder):
     code = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}
     write_json(folder / "config.json", read_json(folder / "config.json") | {"auto_map": code})
-    assert type(Classifier(folder).network.network).__name__ == "BertForSequenceClassification"
+    with pytest.raises(InputError, match=r"config\.json: auto_map names Python code to run; not loaded"):
+        Classifier(folder)
 
 
 def test_nothing_that_can_hold_code_is_allowed():
@@ -204,7 +207,8 @@ def test_texts_that_look_like_python_are_texts(classifier):
 def test_a_registered_version_answers_as_the_classifier_does(store, classifier, lively, tmp_path):
     import mlflow.pyfunc
 
-    write_json(tmp_path / "metrics.json", {"metrics": {"accuracy": 0.9, "baseline_accuracy": 0.8}})
+    write_json(tmp_path / "metrics.json", {"metrics": {"accuracy": 0.9}, "speed": {}})
+    predictions(100, range(5), range(20, 50)).save(tmp_path)
     with step_run("register", {}) as run:
         register(tmp_path, lively, RegisterConfig(name="desk"), tmp_path / "version.json", run)
     loaded = mlflow.pyfunc.load_model("models:/desk@champion")
