@@ -1,0 +1,205 @@
+"""tuneline imbalance: what can be done about unequal classes, each way trained with the same seeds and compared.
+
+Predictions are of the validation split, or pooled over folds of training and validation rows, so that a rare class has
+more rows to be judged by. Thresholds are fitted on other rows than those whose answers they decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneline.artifacts import PreparedData, read_split
+from tuneline.calibration import decide, fit_thresholds
+from tuneline.config import Recipe
+from tuneline.dimensions import BALANCE
+from tuneline.search.data import spread
+from tuneline.search.engine import Engine
+from tuneline.search.job import Result
+from tuneline.search.paired import Interval, of_answers, of_ranking
+from tuneline.statistics import share
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PLAIN, THRESHOLDS = "none", "thresholds"
+MOST_CLASSES = 20
+"""With more of them, a threshold each is more than a validation split can tell."""
+PARTS = 5
+METRICS = {"macro_f1": "macro F1", "average_precision": "average precision", "recall": "recall"}
+
+
+@dataclass
+class Trained:
+    """The answers of all trainings.
+
+    Attributes:
+        labels: [rows] of the held-out rows.
+        parts: [rows], in which part each row's thresholds are applied; they are fitted on the others.
+        probabilities: [seeds, rows, classes] by treatment.
+        seconds: of training, by treatment, mean.
+        names: of the classes.
+        rare: the class with the fewest training rows.
+        counts: training rows of each class.
+    """
+
+    labels: np.ndarray
+    parts: np.ndarray
+    probabilities: dict[str, np.ndarray]
+    seconds: dict[str, float]
+    names: list[str]
+    rare: int
+    counts: list[int] = field(default_factory=list)
+
+
+def train_all(
+    recipe: Recipe, data: Sequence[Path], seeds: int, engine: Engine, told: Callable[[int, int], None]
+) -> Trained:
+    """Train every treatment with every seed on every fold.
+
+    Args:
+        recipe: what they share.
+        data: folds, or one folder of prepared data.
+        seeds: how many, from the recipe's own on.
+        engine: trains them.
+        told: hears how many trainings are done, and of how many.
+    """
+    import numpy as np
+
+    first = recipe.train.seed
+    jobs = [(fold, seed, name) for fold in range(len(data)) for seed in range(first, first + seeds) for name in BALANCE]
+    results: dict[tuple[int, int, str], Result] = {}
+
+    def one(job: tuple[int, int, str]) -> None:
+        fold, seed, name = job
+        overrides = {"balance": name, "train.seed": seed}
+        of = f" fold {fold + 1}" if len(data) > 1 else ""
+        results[job] = engine.trial(
+            recipe, overrides, data[fold], f"{name} seed {seed}{of}", tags={"tuneline.treatment": name}
+        )
+        told(len(results), len(jobs))
+
+    engine.each(one, jobs)
+    stored = {job: np.load(result.answers) for job, result in results.items()}
+    probabilities = {
+        name: np.stack([
+            np.concatenate([stored[fold, seed, name]["probabilities"] for fold in range(len(data))])
+            for seed in range(first, first + seeds)
+        ])
+        for name in BALANCE
+    }  # fmt: skip
+    labels = [stored[fold, first, PLAIN]["labels"] for fold in range(len(data))]
+    seconds = {name: float(np.mean([result.train_seconds for job, result in results.items() if job[2] == name]))
+               for name in BALANCE}  # fmt: skip
+    manifest = PreparedData.load(data[0])
+    counts = manifest.class_counts["train"]
+    rare = min((index for index, count in enumerate(counts) if count), key=counts.__getitem__)
+    together = np.concatenate(labels)
+    return Trained(together, _parts(data, labels), probabilities, seconds, manifest.labels, rare, counts)
+
+
+def _parts(data: Sequence[Path], labels: list[np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    if len(data) > 1:
+        return np.repeat(np.arange(len(data)), [len(part) for part in labels])
+    return spread(read_split(data[0], "validation").column("text").to_pylist(), labels[0], PARTS)
+
+
+def answers_of(found: Trained) -> dict[str, np.ndarray]:
+    """What each treatment answers, [seeds, rows]; thresholds are plain training's, each part's fitted on the others."""
+    import numpy as np
+
+    answers = {name: probabilities.argmax(2) for name, probabilities in found.probabilities.items()}
+    if len(found.names) <= MOST_CLASSES:
+        plain, told = found.probabilities[PLAIN], np.zeros_like(answers[PLAIN])
+        for which, probabilities in enumerate(plain):
+            for part in np.unique(found.parts):
+                here = found.parts == part
+                thresholds = fit_thresholds(probabilities[~here], found.labels[~here])
+                told[which, here] = decide(probabilities[here], thresholds)
+        answers[THRESHOLDS] = told
+    return answers
+
+
+def compare(found: Trained) -> list[dict[str, Any]]:
+    """A row a treatment, plain training first: each metric with its interval, and its difference from plain."""
+    import numpy as np
+
+    answers = answers_of(found)
+    names = list(answers)
+    scores = of_answers(found.labels, np.stack([answers[name] for name in names]), len(found.names))
+    probabilities = [found.probabilities[PLAIN if name == THRESHOLDS else name][:, :, found.rare] for name in names]
+    ranking = of_ranking(found.labels == found.rare, np.stack(probabilities))
+    measured = {"macro_f1": scores["macro_f1"], "average_precision": ranking, "recall": scores[f"recall_{found.rare}"]}
+    rows = []
+    for at, name in enumerate(names):
+        recalls = {
+            label: _honest(scores[f"recall_{index}"].interval(at), int((found.labels == index).sum()))
+            for index, label in enumerate(found.names)
+        }
+        rows.append(
+            {
+                "treatment": name, **{metric: values.interval(at) for metric, values in measured.items()},
+                "recall": recalls[found.names[found.rare]],
+                "per_class_recall": recalls,
+                "difference": {metric: values.difference(at, 0, len(names) - 1) for metric, values in measured.items()},
+                "seconds": found.seconds[PLAIN if name == THRESHOLDS else name],
+                "set": "" if name == THRESHOLDS else " ".join(f"{key}={value}" for key, value in BALANCE[name].items()
+                                                             if value != BALANCE[PLAIN][key]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _honest(interval: Interval, rows: int) -> Interval:
+    """A share of none or all of few rows is not known exactly, though each resample is like the next (Wilson 1927)."""
+    value, low, high = interval
+    if low == high and value in (0.0, 1.0):
+        return tuple(share(round(value * rows), rows))
+    return interval
+
+
+def recommend(rows: list[dict[str, Any]], metric: str, rare: str) -> tuple[str, str]:
+    """Which treatment to take, and a sentence that says why.
+
+    A treatment is recommended where its difference from plain training is beyond chance, all comparisons taken
+    together.
+    """
+    named = METRICS[metric] if metric == "macro_f1" else f"{METRICS[metric]} of {rare!r}"
+    others = sorted(rows[1:], key=lambda row: -row["difference"][metric][0])
+    if metric == "average_precision":  # thresholds rank nothing anew
+        others = [row for row in others if row["treatment"] != THRESHOLDS]
+    better = [row for row in others if row["difference"][metric][1] > 0]
+    if not better:
+        near = others[0]
+        return PLAIN, (
+            f"Nothing beats plain cross-entropy in {named} beyond chance; the nearest is {near['treatment']}, "
+            f"{_signed(near['difference'][metric])}: keep it plain."
+        )
+    best = better[0]
+    how = f"set {best['set']}" if best["set"] else "fit thresholds on the validation split"
+    cost = _cost(best, rows[0], metric, rare)
+    return best["treatment"], (
+        f"{best['treatment']} beats plain cross-entropy in {named}, {_signed(best['difference'][metric])}: {how}.{cost}"
+    )
+
+
+def _signed(difference: Interval) -> str:
+    value, low, high = difference
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _cost(best: dict[str, Any], plain: dict[str, Any], metric: str, rare: str) -> str:
+    """What the recommended treatment loses elsewhere, where that is beyond chance."""
+    lost = [
+        f"{METRICS[name]}{'' if name == 'macro_f1' else f' of {rare!r}'} {_signed(best['difference'][name])}"
+        for name in METRICS
+        if name != metric and best["difference"][name][2] < 0
+    ]
+    slower = best["seconds"] / max(plain["seconds"], 1e-9)
+    if slower > 1.2:
+        lost.append(f"{slower:.1f} times the seconds")
+    return f" It costs {', '.join(lost)}." if lost else ""

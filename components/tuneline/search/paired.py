@@ -1,0 +1,141 @@
+"""Several models on the same rows, each trained with several seeds: means over seeds, and what chance makes of them.
+
+Rows and seeds are both drawn again, the same for all models (a paired bootstrap of two levels), so that an interval of
+a difference tells of this data set and of trainings like these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuneline.statistics import ALPHA, Counts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESAMPLES = 2000
+CHUNK_CELLS = 4_000_000
+"""Rows times resamples that are in memory at once."""
+Interval = tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A statistic of each model: its value, and its values on the resamples.
+
+    Attributes:
+        value: [models].
+        drawn: [models, resamples].
+    """
+
+    value: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, model: int) -> Interval:
+        """Value and 95% interval of a model."""
+        return _interval(float(self.value[model]), self.drawn[model], ALPHA)
+
+    def difference(self, model: int, other: int, looks: int = 1) -> Interval:
+        """The first minus the second, with an interval for so many looks at once (Bonferroni)."""
+        drawn = self.drawn[model] - self.drawn[other]
+        return _interval(float(self.value[model] - self.value[other]), drawn, ALPHA / looks)
+
+
+def _interval(value: float, drawn: np.ndarray, alpha: float) -> Interval:
+    import numpy as np
+
+    low, high = np.quantile(drawn, [alpha, 1 - alpha]).tolist()
+    return value, min(low, value), max(high, value)
+
+
+def _weights(sizes: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """How often each kind of row is drawn, [resamples, kinds], in chunks; the first of all is as they were found."""
+    import numpy as np
+
+    generator, left, first = np.random.default_rng(seed), RESAMPLES, True
+    rows, size = int(sizes.sum()), max(1, CHUNK_CELLS // len(sizes))
+    while left:
+        take = min(size, left)
+        drawn = generator.multinomial(rows, sizes / rows, size=take).astype(np.float32)
+        yield np.concatenate([sizes[None].astype(np.float32), drawn]) if first else drawn
+        left, first = left - take, False
+
+
+def _over_seeds(values: np.ndarray, seed: int) -> Resampled:
+    """Means over seeds of [models, seeds, 1 + resamples], where each resample draws its own seeds."""
+    import numpy as np
+
+    _, seeds, count = values.shape
+    drawn = np.random.default_rng(seed + 1).integers(0, seeds, size=(count - 1, seeds))
+    at = np.arange(1, count)[:, None]
+    means = values[:, drawn, at].mean(2)
+    return Resampled(values[:, :, 0].mean(1), means)
+
+
+def of_answers(labels: np.ndarray, answers: np.ndarray, classes: int, seed: int = 0) -> dict[str, Resampled]:
+    """accuracy, macro_f1, and recall of each class as recall_0 and so on.
+
+    Args:
+        labels: [rows].
+        answers: [models, seeds, rows].
+        classes: how many there are.
+        seed: of the bootstrap.
+    """
+    import numpy as np
+
+    models, seeds, rows = answers.shape
+    # Rows that all models answer alike are one kind, of which there are fewer than rows.
+    kinds, sizes = np.unique(np.vstack([labels, answers.reshape(-1, rows)]), axis=1, return_counts=True)
+    labels, answers = kinds[0], kinds[1:].reshape(models, seeds, -1)
+    found = np.zeros((2 + classes, models, seeds, 1 + RESAMPLES))
+    at = 0
+    for weights in _weights(sizes, seed):
+        to = at + len(weights)
+        for model in range(models):
+            for which in range(seeds):
+                counts = Counts.of(weights, labels, answers[model, which], classes)
+                found[0, model, which, at:to] = counts.both.sum(1) / counts.true.sum(1)
+                found[1, model, which, at:to] = counts.macro_f1()
+                recall = counts.both / np.maximum(counts.true, 1)
+                found[2:, model, which, at:to] = recall.T
+        at = to
+    names = ["accuracy", "macro_f1", *(f"recall_{index}" for index in range(classes))]
+    return {name: _over_seeds(values, seed) for name, values in zip(names, found, strict=True)}
+
+
+def of_ranking(positive: np.ndarray, scores: np.ndarray, seed: int = 0) -> Resampled:
+    """Average precision.
+
+    Args:
+        positive: bool [rows].
+        scores: [models, seeds, rows], higher for rows more probably positive.
+        seed: of the bootstrap.
+    """
+    import numpy as np
+
+    models, seeds, rows = scores.shape
+    found = np.zeros((models, seeds, 1 + RESAMPLES))
+    orders = np.argsort(-scores, axis=2, kind="stable")
+    at = 0
+    for weights in _weights(np.ones(rows, int), seed):
+        to = at + len(weights)
+        for model in range(models):
+            for which in range(seeds):
+                order = orders[model, which]
+                found[model, which, at:to] = _average_precision(weights[:, order], order, positive)
+        at = to
+    return _over_seeds(found, seed)
+
+
+def _average_precision(taken: np.ndarray, order: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Of each resample's weights [resamples, rows], which stand in the order of the scores."""
+    import numpy as np
+
+    hits = np.flatnonzero(positive[order])
+    weights = taken[:, hits]
+    starts = np.concatenate([[0], hits[:-1] + 1])  # the rows up to each positive one, after the one before
+    ranked = np.add.reduceat(taken[:, : hits[-1] + 1], starts, axis=1).cumsum(1)
+    precision = weights.cumsum(1) / np.maximum(ranked, 1)
+    return (precision * weights).sum(1) / np.maximum(weights.sum(1), 1)

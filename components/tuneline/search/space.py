@@ -1,0 +1,198 @@
+"""What a sweep searches: the recipe's `sweep.space`, or defaults around the recipe's own values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneline import checkpoint
+from tuneline.artifacts import PreparedData, read_split
+from tuneline.config import ModelConfig, Recipe
+from tuneline.dimensions import BALANCE, number
+from tuneline.errors import InputError
+from tuneline.search.data import address
+from tuneline.search.engine import configured, spelled_out
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+LARGER_RATES = ("head", "lora", "bitfit")
+"""What tunes few parameters wants a larger learning rate: ten times that of all."""
+UNEQUAL = 3.0
+"""Rows of the largest class for one of the smallest from which on the treatment of unequal classes is searched."""
+RATE, TUNE = "train.learning_rate", "train.tune"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two ends.
+
+    Attributes:
+        low, high: the ends.
+        log: whether its logarithm is drawn evenly.
+        whole: whether it is a whole number.
+        wider: whether it is ten times as high for what tunes few parameters.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+    wider: bool = False
+
+
+Space = dict[str, Choices | Range]
+
+
+def space_of(recipe: Recipe, data: Path) -> Space:
+    """The search space.
+
+    Args:
+        recipe: whose sweep.space, or whose values the defaults surround.
+        data: its prepared data, whose lengths and classes decide what defaults make sense.
+    """
+    if recipe.sweep.space:
+        return space_given(recipe)
+    train = recipe.train
+    modes = dict.fromkeys([train.tune, "all", "top_layers", "lora"])
+    space: Space = {
+        TUNE: Choices(tuple(modes)),
+        RATE: Range(train.learning_rate / 5, min(train.learning_rate * 10, 0.05), log=True, wider=True),
+        "train.epochs": Range(max(1, train.epochs // 2), 2 * train.epochs, whole=True),
+        "train.batch_size": Choices((max(1, train.batch_size // 2), train.batch_size, 2 * train.batch_size)),
+    }
+    if train.tune in LARGER_RATES:  # the recipe's rate is one for few parameters already
+        space[RATE] = Range(train.learning_rate / 50, min(train.learning_rate, 0.05), log=True, wider=True)
+    counts = [count for count in PreparedData.load(data).class_counts["train"] if count]
+    if max(counts) >= UNEQUAL * min(counts):
+        space["balance"] = Choices(tuple(BALANCE))
+    if len(lengths := _lengths(recipe.model, data)) > 1:
+        space["model.max_length"] = Choices(tuple(lengths))
+    return space
+
+
+def space_given(recipe: Recipe) -> Space:
+    """What the recipe's sweep.space says; nothing where it leaves that to the defaults."""
+    return {key: _given(spec) for key, spec in recipe.sweep.space.items()}
+
+
+def _given(spec: Any) -> Choices | Range:
+    if isinstance(spec, list):
+        return Choices(tuple(spec))
+    low, high = number(spec["low"]), number(spec["high"])
+    return Range(low, high, bool(spec.get("log")), isinstance(low, int) and isinstance(high, int))
+
+
+def _lengths(model: ModelConfig, data: Path) -> list[int]:
+    """Maximal lengths worth a try: half of the recipe's where that cuts few texts, twice where many are cut now."""
+    import numpy as np
+
+    manifest, table = PreparedData.load(data), read_split(data, "train")
+    longer = float(np.mean([len(row) > model.max_length // 2 for row in table.column("input_ids").to_pylist()]))
+    found = [model.max_length]
+    if model.long_texts != "windows" and model.max_length >= 32 and 0.02 < longer <= 0.25:
+        found.insert(0, model.max_length // 2)
+    if manifest.truncated["train"] > 0.1 * manifest.rows["train"] and _takes(model, 2 * model.max_length):
+        found.append(2 * model.max_length)
+    return found
+
+
+def _takes(model: ModelConfig, length: int) -> bool:
+    folder = checkpoint.resolve(model.name, weights=False)
+    try:
+        checkpoint.check_max_length(model.name, checkpoint.read_config(folder), length)
+    except InputError:
+        return False
+    return True
+
+
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """The overrides that a trial of Optuna draws."""
+    found: dict[str, Any] = {}
+    for key in sorted(space, key=lambda key: key != TUNE):  # the learning rate depends on it
+        found[key] = _draw(trial, key, space[key], found.get(TUNE))
+    return {key: found[key] for key in space}
+
+
+def _draw(trial: Trial, key: str, dimension: Choices | Range, tune: str | None) -> Any:
+    if isinstance(dimension, Choices):
+        return trial.suggest_categorical(key, list(dimension.values))
+    if dimension.whole:
+        return trial.suggest_int(key, int(dimension.low), int(dimension.high), log=dimension.log)
+    times = 10 if dimension.wider and tune in LARGER_RATES else 1
+    value = trial.suggest_float(_name(key, times), times * dimension.low, times * dimension.high, log=dimension.log)
+    return float(f"{value:.3g}")
+
+
+def _name(key: str, times: int) -> str:
+    """A range that is wider for some is another parameter to the search: what it learns of one says nothing of it."""
+    return key if times == 1 else f"{key} of few"
+
+
+def own(space: Space, recipe: Recipe) -> dict[str, Any]:
+    """The recipe's own values as a trial's parameters, where the space holds them."""
+    tree, found = recipe.model_dump(by_alias=True, mode="json"), {}
+    for key, dimension in space.items():
+        section, _, name = key.partition(".")
+        value: Any = _balance(tree) if key == "balance" else tree[section][name]
+        if isinstance(dimension, Choices):
+            if value in dimension.values:
+                found[key] = value
+            continue
+        times = 10 if dimension.wider and recipe.train.tune in LARGER_RATES else 1
+        if times * dimension.low <= value <= times * dimension.high:
+            found[_name(key, times)] = value
+    return found
+
+
+def _balance(tree: dict[str, Any]) -> str | None:
+    values = {f"{section}.{key}": value for section in ("train",) for key, value in tree[section].items()}
+    return next((name for name, keys in BALANCE.items() if keys.items() <= values.items()), None)
+
+
+def readings(space: Space, recipe: Recipe) -> list[Recipe]:
+    """The recipe with every combination of model.* that the space holds: each has data prepared for it.
+
+    Raises:
+        InputError: a combination that is not to be had.
+    """
+    found = [recipe]
+    for key, dimension in space.items():
+        if key.startswith("model.") and isinstance(dimension, Choices):
+            found = [configured(one, {key: value}) for one in found for value in dimension.values]
+    return found
+
+
+def told(space: Space) -> dict[str, Any]:
+    """For JSON, and for the search's name."""
+    return {key: asdict(dimension) for key, dimension in space.items()}
+
+
+def space_from(tree: dict[str, Any]) -> Space:
+    """From JSON."""
+    return {key: Choices(tuple(spec["values"])) if "values" in spec else Range(**spec) for key, spec in tree.items()}
+
+
+def study_name(recipe: Recipe, space: Space, pinned: str) -> str:
+    """What decides the trials, as a name: another recipe, space or data is another study; a larger budget is not."""
+    tree = recipe.model_dump(by_alias=True, mode="json", exclude={"register_": True, "data": {"workers"}})
+    search = {key: tree["sweep"][key] for key in ("metric", "sampler", "pruner")}
+    decides = address(recipe=tree | {"sweep": search}, space=told(space), pin=pinned)
+    return f"{recipe.register_.name}-{decides[:8]}"
+
+
+def winner(recipe: Recipe, overrides: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's tree with the winning values, without what it left to the defaults."""
+    tree = recipe.model_dump(by_alias=True, mode="json", exclude_unset=True, exclude={"sweep"})
+    for key, value in spelled_out(overrides).items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    return tree

@@ -1,0 +1,213 @@
+"""The search's memory: an Optuna study in a database, which any number of commands, here or elsewhere, may share.
+
+A trial that was under way when its command died is proposed again. Whether it died is seen at once on the same machine,
+and after five minutes without a heartbeat from another.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuneline.config import Recipe, SweepConfig
+from tuneline.errors import InputError, without_credentials
+from tuneline.search.data import address
+from tuneline.search.space import Range, Space, own, told
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300
+REDUCTION = 2
+"""A trial goes on to the next rung (epochs 1, 2, 4 ...) while it is in the better half of those that came there."""
+SEARCHED = "searched"
+RUN = "tuneline.run"
+"""The study's attribute that names its MLflow run."""
+OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
+
+
+def open_study(
+    url: str, name: str, settings: SweepConfig, space: Space, seed: int
+) -> tuple[optuna.Study, bool]:  # fmt: skip
+    """The study of that name, made where there is none, and whether this command made it: of several only one does.
+
+    Raises:
+        InputError: the database is not to be had, or the study searches something else.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("tuneline sweep needs Optuna: pip install 'tuneline[sweep]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
+    storage = _storage(url)
+    direction = "minimize" if settings.metric == "loss" else "maximize"
+    pruner, first = _pruner(settings, space), True
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
+        study.set_user_attr(SEARCHED, _searched(settings, space))
+    except optuna.exceptions.DuplicatedStudyError:
+        study, first = optuna.load_study(storage=storage, study_name=name, pruner=pruner), False
+        if study.user_attrs.get(SEARCHED, searched := _searched(settings, space)) != searched:
+            raise InputError(f"--study: {name} has searched another space or metric; give another name") from None
+        seed = secrets.randbits(31)  # one that goes on, or joins, draws other values; pods' pids are all alike
+    study.sampler = _sampler(settings, seed)
+    return study, first
+
+
+def propose_own(study: optuna.Study, space: Space, recipe: Recipe) -> None:
+    """Have the recipe's own values tried, once, so that no search ends below what it started from.
+
+    Whoever makes a study does it before anybody else asks for a trial.
+    """
+    study.enqueue_trial(own(space, recipe), skip_if_exists=True)
+
+
+def _searched(settings: SweepConfig, space: Space) -> str:
+    return address(space=told(space), metric=settings.metric)
+
+
+def attribute(study: optuna.Study, name: str, patience: float) -> str:
+    """An attribute that the command which made the study is about to set; "" where it does not in so many seconds."""
+    until = time.monotonic() + patience
+    while not (found := study.user_attrs.get(name, "")) and time.monotonic() < until:
+        time.sleep(0.5)
+    return found
+
+
+def _sampler(settings: SweepConfig, seed: int) -> Any:
+    import optuna
+
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        multivariate=True, group=True, constant_liar=True, n_startup_trials=6, seed=seed
+    )  # fmt: skip
+
+
+def _storage(url: str) -> Any:
+    import optuna
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    # SQLAlchemy would look for psycopg 3; what comes with tuneline[tracking] is psycopg 2.
+    driven = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", url)
+    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for attempt in range(5):
+        try:
+            return optuna.storages.RDBStorage(
+                driven, engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=_again,
+            )  # fmt: skip
+        except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+            if attempt < 4 and isinstance(error, DBAPIError):
+                time.sleep(0.5)  # another command is making the tables, perhaps
+                continue
+            why = without_credentials(str(error)).splitlines()[0]
+            raise InputError(f"--storage: {without_credentials(url)}: no database for a study there: {why}") from None
+    return None
+
+
+def _pruner(settings: SweepConfig, space: Space) -> Any:
+    import optuna
+
+    if settings.pruner == "none":
+        return optuna.pruners.NopPruner()
+    if settings.pruner == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+    epochs = space.get("train.epochs")
+    most = 1000 if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
+    return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)
+
+
+def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Propose a lost trial's settings again, once; what is lost twice has its reasons."""
+    if not trial.user_attrs.get(AGAIN):
+        study.enqueue_trial(trial.params, user_attrs={AGAIN: True})
+
+
+def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame: bool = False) -> None:
+    """End a trial that was not trained to its end, and propose its settings again.
+
+    Args:
+        study: the study.
+        trial: the trial.
+        why: how it was lost.
+        blame: whether it may be its own fault: such a one gets one more try, others as many as it takes.
+    """
+    import optuna
+
+    number, params = trial.number, dict(trial.params)
+    given_up = blame and bool(trial.user_attrs.get(AGAIN))
+    frozen = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
+    storage: Any = study._storage
+    storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
+    study.tell(number, state=optuna.trial.TrialState.FAIL)
+    if not given_up:
+        study.enqueue_trial(params, user_attrs={AGAIN: blame})
+
+
+def recover(study: optuna.Study, lives: Callable[[str], bool]) -> int:
+    """Propose again what was under way in commands that were killed; gives how many trials that are."""
+    import optuna
+
+    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+    dead = [trial for trial in running if (owner := trial.user_attrs.get(OWNER)) and not lives(owner)]
+    for trial in dead:
+        lose(study, trial, "its command was killed")
+    return len(dead)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Trials by how they ended."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    lost: int = 0
+
+    @property
+    def spent(self) -> int:
+        """Those that a budget of trials counts."""
+        return self.complete + self.pruned + self.failed + self.running
+
+
+def count(study: optuna.Study) -> Count:
+    """How many trials ended how."""
+    found = dict.fromkeys(("complete", "pruned", "failed", "running", "lost"), 0)
+    for trial in study.get_trials(deepcopy=False):
+        if (state := state_of(trial)) in found:
+            found[state] += 1
+    return Count(**found)
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """complete, pruned, failed, lost, running or waiting."""
+    name = trial.state.name.lower()
+    if name == "fail":
+        # A heartbeat that stopped leaves neither an error nor a word.
+        return "failed" if ERROR in trial.user_attrs else "lost"
+    return name
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials, the best first; of equals the quicker, and each setting once."""
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    complete = [trial for trial in study.get_trials(deepcopy=False) if state_of(trial) == "complete"]
+    complete.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.user_attrs[RESULT]["seconds"]))
+    seen: set[str] = set()
+    found = []
+    for trial in complete:
+        settings = str(sorted(trial.user_attrs[OVERRIDES].items()))
+        if settings not in seen:
+            seen.add(settings)
+            found.append(trial)
+    return found

@@ -1,0 +1,353 @@
+"""tuneline sweep: trials that Optuna proposes, the best of them repeated with other seeds, within a budget.
+
+Everything is measured on the validation split. The winner's figure is the best of many and so flatters it a little; the
+test split, which nothing here has seen, tells the truth once, when the winner's recipe is run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from tuneline.config import Recipe
+from tuneline.errors import InputError
+from tuneline.search import study as studies
+from tuneline.search.budget import Budget
+from tuneline.search.data import address
+from tuneline.search.engine import Engine, configured
+from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
+from tuneline.search.space import Space, suggest
+
+if TYPE_CHECKING:
+    import optuna
+
+    Final = tuple[optuna.trial.FrozenTrial, int]
+    """A finalist, and another seed."""
+
+MOST_FOR_FINALS = 0.4
+"""Of a budget's seconds; of its trials it is a third."""
+HOPELESS = 3
+"""Trials that fail before one succeeds, after which the search is given up."""
+TICK_SECONDS = 5.0
+SPENT, FINAL = "spent ", "final "
+"""How attributes of the study begin: a command's seconds, a finalist's result with another seed."""
+Tell = Callable[[str, int, int, str], None]
+
+
+def reading(recipe: Recipe) -> str:
+    """Names the prepared data that a recipe needs."""
+    return address(model=recipe.model.model_dump())
+
+
+@dataclass
+class Sweep:
+    """One command's part in a search.
+
+    Attributes:
+        recipe: what trials start from.
+        space: what they try.
+        data: prepared data by `reading`.
+        budget: what may be spent.
+        engine: trains them.
+        study: remembers them.
+        tell: hears of progress.
+        owner: this process, as state.owner names it.
+        lives: whether a process still runs.
+        started: by time.monotonic, when the command began.
+        beside: how many such commands, this one included, will share the finalists' trainings.
+        before: seconds that others have spent before this command began.
+    """
+
+    recipe: Recipe
+    space: Space
+    data: dict[str, Path]
+    budget: Budget
+    engine: Engine
+    study: optuna.Study
+    tell: Tell
+    owner: str
+    lives: Callable[[str], bool]
+    started: float = field(default_factory=time.monotonic)
+    beside: int = 1
+    before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.settings, self._lock = self.recipe.sweep, threading.Lock()
+        self._running = set[int]()
+        self._spent_before = self.before + self._earlier()
+
+    def run(self) -> None:
+        """Search, then repeat the finalists; what comes of it stands in the study.
+
+        Raises:
+            InputError: no settings can be trained.
+        """
+        self.search()
+        self.repeat(self.finals())
+
+    def search(self) -> None:
+        """Train what is proposed, until what is left of the budget is the finalists'.
+
+        Raises:
+            InputError: no settings can be trained.
+        """
+        if lost := studies.recover(self.study, self.lives):
+            self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
+        studies.propose_own(self.study, self.space, self.recipe)
+        with self._alive():
+            self.engine.each(self._search, range(self.engine.workers))
+
+    def repeat(self, finals: Iterable[Final]) -> None:
+        """Train finalists with other seeds."""
+        with self._alive():
+            self.engine.each(self._final, finals)
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Meanwhile the study is told that this command lives, and for how long it has."""
+        ended = threading.Event()
+        threading.Thread(target=self._tick, args=(ended,), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            self._note_spent()
+
+    def _earlier(self) -> float:
+        """Seconds that commands which are no more have spent on this study."""
+        attributes = self.study.user_attrs
+        spent = {key.removeprefix(SPENT): value for key, value in attributes.items() if key.startswith(SPENT)}
+        return sum(value for owner, value in spent.items() if owner != self.owner and not self.lives(owner))
+
+    def _note_spent(self) -> None:
+        self.study.set_user_attr(f"{SPENT}{self.owner}", self.elapsed - self._spent_before)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds spent so far, by commands before this one too."""
+        return self._spent_before + time.monotonic() - self.started
+
+    @property
+    def _left(self) -> float:
+        return (self.budget.seconds or float("inf")) - self.elapsed
+
+    @property
+    def _deadline(self) -> float:
+        return time.monotonic() + self._left
+
+    def _tick(self, ended: threading.Event) -> None:
+        """Keeps the study told that this command lives, and the person how far it is."""
+        storage: Any = self.study._storage
+        ticks = 0
+        while not ended.wait(TICK_SECONDS):
+            ticks += 1
+            if ticks % 3 == 0:
+                self._note_spent()
+                for trial in list(self._running):
+                    storage.record_heartbeat(trial)
+            self._show()
+
+    # The search.
+
+    def _search(self, _worker: int) -> None:
+        while trial := self._ask():
+            self._running.add(trial._trial_id)
+            try:
+                self._one(trial)
+            finally:
+                self._running.discard(trial._trial_id)
+                self._show()
+
+    def _ask(self) -> optuna.Trial | None:
+        import optuna
+
+        with self._lock:
+            optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
+            if self.engine.stop.is_set() or not self._may_start():
+                return None
+            trial = self.study.ask()
+            trial.set_user_attr(studies.OWNER, self.owner)
+            storage: Any = self.study._storage
+            storage.record_heartbeat(trial._trial_id)
+            return trial
+
+    def _may_start(self) -> bool:
+        if self.budget.trials is not None:
+            return studies.count(self.study).spent < self.budget.trials - self._kept_for_finals()
+        seconds = [trial.user_attrs[studies.RESULT]["seconds"] for trial in studies.ranked(self.study)]
+        needed = median(seconds) if seconds else 0.0
+        return self._left - self._seconds_of_finals() > needed
+
+    def _kept_for_finals(self) -> int:
+        """Trainings of a budget of trials that finalists will need."""
+        return min(self.settings.finalists * (self.settings.seeds - 1), (self.budget.trials or 0) // 3)
+
+    def _seconds_of_finals(self) -> float:
+        best = studies.ranked(self.study)[: self.settings.finalists]
+        needed = sum(trial.user_attrs[studies.RESULT]["seconds"] for trial in best) * (self.settings.seeds - 1)
+        return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * (self.budget.seconds or 0.0))
+
+    def _one(self, trial: optuna.Trial) -> None:
+        """Train one proposal and tell the study how it went."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        overrides = suggest(trial, self.space)
+        trial.set_user_attr(studies.OVERRIDES, overrides)
+        minimal = self.settings.metric == "loss"
+
+        def on_epoch(epoch: int, numbers: dict[str, float]) -> bool:
+            trial.report(numbers[f"validation_{self.settings.metric}"], epoch)
+            return not trial.should_prune()
+
+        try:
+            data = self.data[reading(configured(self.recipe, overrides))]
+            result = self.engine.trial(
+                self.recipe, overrides, data, f"trial {trial.number}",
+                tags={"tuneline.trial": trial.number}, on_epoch=on_epoch, deadline=self._deadline,
+            )  # fmt: skip
+        except Pruned:
+            self.study.tell(trial, state=states.PRUNED)
+            self._say(trial.number, "stopped early")
+        except (Interrupted, OutOfTime) as ended:
+            studies.lose(
+                self.study, trial, "the command was stopped" if isinstance(ended, Interrupted) else "out of time"
+            )
+        except TrialLost as error:
+            studies.lose(self.study, trial, str(error), blame=True)
+            self._say(trial.number, f"lost: {error}")
+        except InputError as error:
+            trial.set_user_attr(studies.ERROR, str(error))
+            diverged = "the loss is" in str(error)  # the search is to learn that such settings are bad
+            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL)
+            self._say(trial.number, f"failed: {error}")
+            self._give_up(str(error))
+        else:
+            trial.set_user_attr(studies.RESULT, result.row())
+            value = result.value(self.settings.metric)[0]
+            self.study.tell(trial, value)
+            better = "lowest" if minimal else "best"
+            self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
+
+    def _give_up(self, error: str) -> None:
+        found = studies.count(self.study)
+        if not found.complete and not found.pruned and found.failed >= HOPELESS:
+            raise InputError(f"no trial could be trained; the last one: {error}")
+
+    # The finalists.
+
+    def finalists(self) -> list[optuna.trial.FrozenTrial]:
+        """The best trials."""
+        return studies.ranked(self.study)[: self.settings.finalists]
+
+    def finals(self) -> list[Final]:
+        """What is still to be trained: all finalists with one seed, then with the next."""
+        known, first = self.study.user_attrs, self.recipe.train.seed
+        seeds = range(first + 1, first + self.settings.seeds)
+        waiting = [
+            (trial, seed) for seed in seeds for trial in self.finalists() if _final(trial.number, seed) not in known
+        ]
+        if self.budget.trials is not None:
+            left = self.budget.trials - studies.count(self.study).spent - self.finals_done
+            waiting = waiting[: max(left, 0)]
+        return waiting
+
+    def _final(self, which: Final) -> None:
+        trial, seed = which
+        if self.engine.stop.is_set() or self._left <= 0 or _final(trial.number, seed) in self.study.user_attrs:
+            return
+        overrides = trial.user_attrs[studies.OVERRIDES] | {"train.seed": seed}
+        try:
+            data = self.data[reading(configured(self.recipe, overrides))]
+            result = self.engine.trial(
+                self.recipe, overrides, data, f"trial {trial.number} seed {seed}",
+                tags={"tuneline.trial": trial.number, "tuneline.finalist": "true"}, deadline=self._deadline,
+            )  # fmt: skip
+        except (Interrupted, OutOfTime):
+            return
+        except (TrialLost, InputError) as error:
+            self._say(trial.number, f"seed {seed} lost: {error}")
+            return
+        self.study.set_user_attr(_final(trial.number, seed), result.row())
+        self._say(trial.number, f"{result.value(self.settings.metric)[0]:.4f} with seed {seed}")
+        self._show()
+
+    def standings(self) -> list[dict[str, Any]]:
+        """The finalists over the seeds that all of them have, the best first.
+
+        Raises:
+            InputError: no trial was trained to its end.
+        """
+        finalists, found = self.finalists(), []
+        if not finalists:
+            raise InputError(
+                f"--budget: {self.budget.text} were spent before a trial was trained to its end; a larger one goes on "
+                f"from there"
+            )
+        for trial in finalists:
+            results = [Result.of(trial.user_attrs[studies.RESULT])]
+            for seed in range(self.recipe.train.seed + 1, self.recipe.train.seed + self.settings.seeds):
+                if row := self.study.user_attrs.get(_final(trial.number, seed)):
+                    results.append(Result.of(row))
+            found.append((trial, results))
+        common = min(len(results) for _, results in found)
+        rows = [_standing(trial, results[:common], self.settings.metric) for trial, results in found]
+        sign = 1 if self.settings.metric == "loss" else -1
+        return sorted(rows, key=lambda row: (sign * row["score"], row["seconds"]))
+
+    # What is told.
+
+    def best_value(self) -> float:
+        """Of all complete trials."""
+        ranked = studies.ranked(self.study)
+        return float(ranked[0].value or 0.0) if ranked else float("nan")
+
+    def _say(self, number: int, what: str) -> None:
+        self.tell("sweep", 0, 0, f"trial {number}: {what}")
+
+    def _show(self) -> None:
+        found = studies.count(self.study)
+        done = found.spent - found.running + self.finals_done
+        stopped = f"{found.pruned} of them stopped early"
+        facts = f"| {done} done, {stopped}, best {self.best_value():.4f} | ETA {self._eta(done)}"
+        if self.budget.trials is not None:
+            self.tell("sweep", min(done, self.budget.trials), self.budget.trials, f"trials {facts}")
+        else:
+            total = int(self.budget.seconds or 0)
+            self.tell("sweep", min(int(self.elapsed), total), total, f"seconds {facts}")
+
+    @property
+    def finals_done(self) -> int:
+        """Trainings of finalists with other seeds."""
+        return sum(key.startswith(FINAL) for key in self.study.user_attrs)
+
+    def _eta(self, done: int) -> str:
+        if self.budget.seconds is not None:
+            left = max(self._left, 0.0)
+        elif done:
+            left = self.elapsed / done * max((self.budget.trials or 0) - done, 0)
+        else:
+            return "?"
+        return f"{int(left) // 60}:{int(left) % 60:02d}"
+
+
+def _final(number: int, seed: int) -> str:
+    return f"{FINAL}{number} {seed}"
+
+
+def _standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str) -> dict[str, Any]:
+    """A finalist: the mean over seeds of the score and of the ends of its intervals."""
+    ends = list(zip(*(result.value(metric) for result in results), strict=True))
+    score, low, high = (fmean(values) for values in ends)
+    return {
+        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
+        "score": score, "low": low, "high": high,
+        "scores": list(ends[0]), "seeds": [result.seed for result in results],
+        "seconds": fmean(result.seconds for result in results),
+    }  # fmt: skip

@@ -1,0 +1,44 @@
+"""A recipe of reviews that the tiny checkpoint learns in a second, its prepared data, and an engine on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.components.conftest import QUICK, write_csv
+from tests.conftest import reviews
+from tuneline.config import Recipe, validate
+
+
+@pytest.fixture
+def recipe(tiny_checkpoint: Path, tmp_path: Path) -> Recipe:
+    """The recipe."""
+    rows = write_csv(tmp_path / "rows.csv", reviews(300))
+    tree: dict[str, Any] = {
+        "data": {"train": str(rows), "validation_share": 0.3},
+        "model": {"name": str(tiny_checkpoint), "max_length": 16},
+        "train": QUICK.model_dump(),
+        "register": {"name": "reviews"},
+    }
+    return validate(Recipe, tree)
+
+
+@pytest.fixture
+def data(recipe: Recipe, tmp_path: Path) -> Path:
+    """Its data, as trials get them."""
+    from tuneline.search.data import prepared
+
+    return prepared(recipe.data, recipe.model, tmp_path / "search" / "data", "")
+
+
+@pytest.fixture
+def engine(recipe: Recipe, store: Any, tmp_path: Path) -> Any:
+    """Trains on them, in a run of its own."""
+    from tuneline.search.engine import Engine
+    from tuneline.search.record import SearchRun
+
+    del store
+    run = SearchRun.open("sweep", recipe, {}, (tmp_path / "artifacts").as_uri(), "owner")
+    return Engine(tmp_path / "search" / "one", run)

@@ -1,0 +1,149 @@
+"""Which checkpoint: the score tells what frozen features know, halving gives up the worse, and the advice is honest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuneline.artifacts import PreparedData
+from tuneline.search.choose import BAG, FROZEN, LINEAR, TUNED, Candidate, Choosing, recommend
+from tuneline.search.data import prepared
+from tuneline.search.engine import configured
+from tuneline.search.transfer import head_proba, logme
+
+ROWS = 600
+
+
+def features(signal: float, seed: int = 0, width: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, ROWS)
+    centres = draw.normal(size=(3, width))
+    return draw.normal(size=(ROWS, width)) + signal * centres[labels], labels
+
+
+def test_logme_is_higher_where_features_tell_more_and_does_not_fall_for_width():
+    scores = [logme(*features(signal), 3) for signal in (0.0, 0.3, 1.0)]
+    assert scores == sorted(scores)
+    known, labels = features(0.3)
+    noise = np.random.default_rng(1).normal(size=(ROWS, 300))
+    assert logme(np.hstack([known, noise]), labels, 3) < logme(known, labels, 3)
+
+
+def test_logme_is_the_highest_evidence_of_any_two_variances():
+    """Against the log density of the targets, a normal vector under the model, over a grid of both variances."""
+    known, labels = features(0.5)
+    known, labels = known[:80] - known[:80].mean(0), (labels[:80] == 0).astype(int)
+    target = labels - labels.mean()
+
+    def density(prior: float, noise: float) -> float:
+        covariance = np.eye(80) / noise + known @ known.T / prior
+        root = np.linalg.cholesky(covariance)
+        along = np.linalg.solve(root, target)
+        return float(-(along @ along) / 2 - np.log(np.diag(root)).sum() - 40 * np.log(2 * np.pi)) / 80
+
+    best = max(density(prior, noise) for prior in np.geomspace(1, 1e4, 40) for noise in np.geomspace(1, 100, 20))
+    assert logme(known, labels, 2) == pytest.approx(best, abs=0.01)
+
+
+def test_the_head_answers_what_features_tell():
+    known, labels = features(1.0)
+    chances = head_proba(known[:400], labels[:400], known[400:], 3)
+    assert chances.sum(1) == pytest.approx(1)
+    assert (chances.argmax(1) == labels[400:]).mean() > 0.9
+
+
+def candidate(name: str, how: str, right: float, latency: float | None, seed: int = 0, reached: int = 2) -> Candidate:
+    labels = np.arange(1000) % 2
+    wrong = np.random.default_rng(seed).random(1000) >= right
+    answers = np.where(wrong, 1 - labels, labels)
+    value = float((answers == labels).mean())
+    return Candidate(name, how, 500, {"accuracy": (value, value - 0.02, value + 0.02)}, answers, 1.0, latency,
+                     round=reached if how == TUNED else 0)  # fmt: skip
+
+
+LABELS = np.arange(1000) % 2
+
+
+@pytest.mark.parametrize(
+    ("baseline", "frozen", "small", "taken", "told"),
+    [
+        (0.94, 0.80, 0.80, LINEAR, "Take the linear baseline, or more labels"),
+        (0.80, 0.94, 0.80, "large", "frozen under a logistic head"),
+        (0.80, 0.80, 0.94, "small", "2.0 times as quickly"),
+        (0.80, 0.80, 0.85, "large", "beyond chance worse"),
+    ],
+)
+def test_the_cheapest_that_the_best_does_not_beat_is_recommended(baseline, frozen, small, taken, told):
+    found = [candidate("large", TUNED, 0.945, 10.0, 1), candidate("small", TUNED, small, 5.0, 2),
+             candidate("large", FROZEN, frozen, 10.0, 3), candidate(LINEAR, BAG, baseline, None, 4)]  # fmt: skip
+    one, sentence = recommend(found, LABELS, 2, "accuracy")
+    assert one.model == taken
+    assert told in sentence
+
+
+def test_a_checkpoint_that_was_given_up_early_is_not_recommended_for_being_near():
+    found = [candidate("large", TUNED, 0.94, 10.0, 1), candidate("small", TUNED, 0.94, 1.0, 2, reached=1),
+             candidate(LINEAR, BAG, 0.6, None, 4)]  # fmt: skip
+    one, sentence = recommend(found, LABELS, 2, "accuracy")
+    assert one.model == "large"
+    assert "beyond chance better than the linear baseline" in sentence
+
+
+@pytest.fixture
+def four(tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
+    """The tiny checkpoint, and others of its kind: with one layer, and with other random weights."""
+    import shutil
+
+    import torch
+    from transformers import BertConfig, BertModel
+
+    names = [str(tiny_checkpoint)]
+    for number, layers in enumerate((1, 2, 2)):
+        folder = tmp_path / f"checkpoint{number}"
+        torch.manual_seed(10 + number)
+        config = BertConfig.from_pretrained(tiny_checkpoint)
+        config.num_hidden_layers = layers
+        BertModel(config).save_pretrained(folder)
+        shutil.copy(tiny_checkpoint / "tokenizer.json", folder)
+        names.append(str(folder))
+    return names
+
+
+def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_beside_them(
+    engine, recipe, four, tmp_path
+):
+    data = {}
+    for name in four:
+        own = configured(recipe, {"model.name": name})
+        data[name] = prepared(own.data, own.model, tmp_path / "data", "")
+    heard: list[str] = []
+    choosing = Choosing(recipe, four, data, engine, tmp_path / "data", "accuracy", heard.append, last=1.0)
+    choosing.shares = lambda count: [0.3, 1.0]  # type: ignore[method-assign]
+    found = choosing.run()
+    tuned = [one for one in found if one.how == TUNED]
+    assert sorted(one.model for one in tuned) == sorted(four)
+    assert [one.round for one in tuned] == [2, 2, 1, 1]
+    rows = PreparedData.load(data[four[0]]).rows["train"]
+    assert tuned[0].rows == rows
+    assert tuned[-1].rows == pytest.approx(0.3 * rows, abs=2)
+    assert [one.how for one in found[4:]] == [FROZEN] * 4 + [BAG]
+    assert all(one.score is not None and one.latency_ms and one.size_mb for one in found[:8])
+    by_name = {one.model: one for one in tuned}
+    assert by_name[four[1]].size_mb < by_name[four[0]].size_mb
+    assert len(found[-1].answers) == len(choosing.labels())
+    runs = engine.run.api.search_runs([engine.run.experiment], "tags.`mlflow.parentRunId` LIKE '%'")
+    assert len(runs) == 4 + 2 + 4 + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_shares_end_at_the_last_and_never_fall_below_what_can_be_trained(engine, recipe, data):
+    choosing = Choosing(recipe, ["a"], {"a": data}, engine, data, "accuracy", print)
+    assert choosing.shares(2) == [0.5]
+    assert choosing.shares(4) == [0.5, 0.5]  # of 143 rows: a fourth of that half would be too few
+    manifest = PreparedData.load(data)
+    manifest.rows["train"] = 100_000
+    manifest.save(data)
+    assert choosing.shares(4) == [0.125, 0.5]
+    assert choosing.shares(8) == [0.03125, 0.125, 0.5]

@@ -1,0 +1,234 @@
+"""The search: what it proposes, stops, repeats and spends, with a real study on SQLite and real trainings."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from tuneline.artifacts import PreparedData
+from tuneline.config import Recipe, validate
+from tuneline.errors import InputError
+from tuneline.search import study as studies
+from tuneline.search.budget import Budget
+from tuneline.search.data import prepared
+from tuneline.search.report import front
+from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
+from tuneline.search.sweep import Sweep, reading
+
+
+@pytest.fixture
+def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:
+    """Makes a command's part in a study, over the recipe with this `sweep:` block."""
+
+    def make(block: dict[str, Any], budget: str, owner: str = "here/1@1", lives=lambda _: True) -> Sweep:
+        tree = recipe.model_dump(by_alias=True, mode="json") | {"sweep": block}
+        chosen = validate(Recipe, tree)
+        space = space_of(chosen, data)
+        where = {reading(one): prepared(one.data, one.model, tmp_path / "search" / "data", "")
+                 for one in readings(space, chosen)}  # fmt: skip
+        found, _ = studies.open_study(f"sqlite:///{tmp_path / 'studies.db'}", "study", chosen.sweep, space, 0)
+        heard: list[str] = []
+        made = Sweep(chosen, space, where, Budget.parse(budget), engine, found,
+                     lambda *line: heard.append(line[3]), owner, lives)  # fmt: skip
+        made.heard = heard  # type: ignore[attr-defined]
+        return made
+
+    return make
+
+
+BAD, GOOD = 1e-7, 5e-3
+ONE_RATE = {"space": {"train.learning_rate": [GOOD, BAD], "train.epochs": [8]}, "metric": "loss", "finalists": 1}
+
+
+def test_a_bad_trial_is_stopped_long_before_its_last_epoch_and_a_good_one_is_not(sweep):
+    search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random"}, "7trials")
+    search.run()
+    by_rate: dict[float, list[optuna.trial.FrozenTrial]] = {GOOD: [], BAD: []}
+    for trial in search.study.trials:
+        by_rate[trial.params["train.learning_rate"]].append(trial)
+    assert len(by_rate[BAD]) >= 2
+    for trial in by_rate[BAD]:
+        assert studies.state_of(trial) == "pruned"
+        assert max(trial.intermediate_values) <= 4
+    assert {studies.state_of(trial) for trial in by_rate[GOOD]} == {"complete"}
+    assert search.standings()[0]["overrides"]["train.learning_rate"] == GOOD
+
+
+def test_nothing_is_stopped_where_the_pruner_is_none(sweep):
+    search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random", "pruner": "none"}, "4trials")
+    search.run()
+    assert studies.count(search.study).pruned == 0
+    assert studies.count(search.study).complete == 4
+
+
+def test_a_budget_of_trials_counts_every_training_and_a_larger_one_goes_on(sweep, engine):
+    block = {"space": {"train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}, "train.epochs": [1]},
+             "pruner": "none", "finalists": 2, "seeds": 2}  # fmt: skip
+    search = sweep(block, "6trials")
+    search.run()
+    assert studies.count(search.study).spent == 4
+    assert len(engine.run.api.search_runs([engine.run.experiment], "tags.`tuneline.step` = 'trial'")) == 6
+    assert search.study.trials[0].params["train.learning_rate"] == GOOD  # the recipe's own
+    first, second = search.standings()
+    assert first["seeds"] == second["seeds"] == [0, 1]
+    assert first["score"] == pytest.approx(np.mean(first["scores"]))
+    assert first["score"] >= second["score"]
+    drawn = {trial.params["train.learning_rate"] for trial in search.study.trials}
+    more = sweep(block, "9trials")
+    more.run()
+    assert studies.count(more.study).spent == 7
+    assert len(engine.run.api.search_runs([engine.run.experiment], "tags.`tuneline.step` = 'trial'")) <= 9
+    again = {trial.params["train.learning_rate"] for trial in more.study.trials}
+    assert drawn < again
+    assert len(again) == 7  # the second command draws other values than the first did
+
+
+def test_a_budget_of_time_is_kept_also_by_trials_that_are_under_way(sweep):
+    block = {"space": {"train.learning_rate": [GOOD, 4e-3, 3e-3]}, "pruner": "none"}
+    search = sweep(block, "12s")
+    search.recipe = validate(Recipe, search.recipe.model_dump(by_alias=True) | {
+        "train": search.recipe.train.model_dump() | {"epochs": 400}})  # fmt: skip
+    started = time.monotonic()
+    search.run()
+    assert time.monotonic() - started < 12 + 4
+    states = [studies.state_of(trial) for trial in search.study.trials]
+    assert "running" not in states
+
+
+def test_a_budget_of_time_that_is_spent_starts_nothing_more_and_counts_what_dead_commands_spent(sweep):
+    block = {"space": {"train.learning_rate": [GOOD]}, "pruner": "none"}
+    first = sweep(block, "1h", owner="dead/1@1")
+    first.study.set_user_attr("spent dead/1@1", 3599.5)
+    first.study.set_user_attr("spent alive/2@1", 9999.0)
+    search = sweep(block, "1h", lives=lambda owner: owner == "alive/2@1")
+    assert 3599 < search.elapsed < 3700
+    search.started -= 1
+    search.run()
+    assert [studies.state_of(trial) for trial in search.study.trials] == ["waiting"]
+
+
+def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_is_left(sweep):
+    block = {"space": {"train.learning_rate": [GOOD]}, "pruner": "none", "seeds": 1}
+    search = sweep(block, "3trials", lives=lambda owner: owner == "alive")
+    for owner in ("dead", "alive"):
+        trial = search.study.ask()
+        trial.set_user_attr(studies.OWNER, owner)
+        trial.suggest_categorical("train.learning_rate", [GOOD])
+    assert studies.recover(search.study, search.lives) == 1
+    states = [studies.state_of(trial) for trial in search.study.trials]
+    assert states == ["lost", "running", "waiting"]
+    assert search.study.trials[2].system_attrs["fixed_params"] == {"train.learning_rate": GOOD}
+    assert studies.count(search.study).spent == 1
+
+
+def test_a_trial_that_is_lost_twice_by_its_own_fault_is_not_tried_a_third_time(sweep):
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    for expected in ("lost", "failed"):
+        trial = search.study.ask()
+        trial.suggest_categorical("train.learning_rate", [GOOD])
+        studies.lose(search.study, trial, "killed", blame=True)
+        assert studies.state_of(search.study.trials[-1 if expected == "failed" else 0]) == expected
+    assert [studies.state_of(trial) for trial in search.study.trials] == ["lost", "failed"]
+
+
+def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep):
+    block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
+    with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
+        sweep(block, "9trials").run()
+
+
+def test_two_workers_share_the_study(sweep, engine):
+    engine.workers = 2
+    block = {"space": {"train.learning_rate": {"low": 1e-3, "high": 1e-2}, "train.epochs": [2]}, "pruner": "none",
+             "finalists": 2, "seeds": 2}  # fmt: skip
+    search = sweep(block, "6trials")
+    search.run()
+    assert studies.count(search.study).spent == 4
+    assert [row["seeds"] for row in search.standings()] == [[0, 1], [0, 1]]
+    runs = engine.run.api.search_runs([engine.run.experiment], "tags.`tuneline.step` = 'trial'")
+    spans = sorted((run.info.start_time, run.info.end_time) for run in runs)
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+
+
+def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_classes_are_unequal(recipe, data):
+    space = space_of(recipe, data)
+    assert space["train.learning_rate"] == Range(1e-3, 0.05, log=True, wider=True)
+    assert space["train.epochs"] == Range(2, 8, whole=True)
+    assert space["train.batch_size"] == Choices((8, 16, 32))
+    assert space["train.tune"] == Choices(("all", "top_layers", "lora"))
+    assert "balance" not in space
+    manifest = PreparedData.load(data)
+    manifest.class_counts["train"][0] //= 4
+    manifest.save(data)
+    assert space_of(recipe, data)["balance"] == Choices(
+        ("none", "class_weights", "focal", "balanced_sampling", "logit_adjustment")
+    )
+    assert own(space, recipe) == {"train.learning_rate": 5e-3, "train.epochs": 4, "train.batch_size": 16,
+                                  "train.tune": "all"}  # fmt: skip
+
+
+def test_what_tunes_few_parameters_gets_a_larger_learning_rate(recipe, data):
+    space = space_of(recipe, data) | {"train.tune": Choices(("lora",)), "train.learning_rate": Range(1, 2, wider=True)}
+    drawn = suggest(optuna.create_study().ask(), space)
+    assert 10 <= drawn["train.learning_rate"] <= 20
+    given = validate(Recipe, recipe.model_dump(by_alias=True) | {
+        "sweep": {"space": {"train.learning_rate": {"low": 0.1, "high": 0.2}, "train.tune": ["lora"]}}})  # fmt: skip
+    assert 0.1 <= suggest(optuna.create_study().ask(), space_of(given, data))["train.learning_rate"] <= 0.2
+
+
+def test_each_maximal_length_has_data_of_its_own(sweep):
+    search = sweep({"space": {"model.max_length": [8, 16]}}, "9trials")
+    lengths = {PreparedData.load(folder).max_length for folder in search.data.values()}
+    assert lengths == {8, 16}
+
+
+def test_the_winner_s_recipe_holds_what_won_and_no_defaults(recipe):
+    tree = winner(recipe, {"train.epochs": 7, "balance": "focal", "model.max_length": 24})
+    assert (tree["train"]["epochs"], tree["train"]["focal_gamma"], tree["model"]["max_length"]) == (7, 2.0, 24)
+    assert "sweep" not in tree
+    assert validate(Recipe, tree).data == recipe.data
+
+
+@pytest.mark.parametrize(
+    ("text", "trials", "seconds"),
+    [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90), ("20trials", 20, None), ("1 trial", 1, None),
+     ("1.5H", None, 5400), ("5usd", None, 9000)],
+)  # fmt: skip
+def test_a_budget_is_read(text, trials, seconds):
+    found = Budget.parse(text, 2.0)
+    assert (found.trials, found.seconds) == (trials, seconds)
+
+
+@pytest.mark.parametrize("text", ["", "20", "0h", "-3m", "2.5trials", "2 weeks", "usd"])
+def test_another_budget_is_refused(text):
+    with pytest.raises(InputError, match="--budget"):
+        Budget.parse(text, 2.0)
+
+
+def test_dollars_need_a_price():
+    with pytest.raises(InputError, match="--usd-per-hour"):
+        Budget.parse("5usd")
+
+
+def test_a_database_that_is_not_there_is_one_line_without_its_password(recipe):
+    with pytest.raises(InputError, match=r"--storage: postgresql://db") as told:
+        studies.open_study("postgresql://me:secret@db/none", "study", recipe.sweep, {}, 0)
+    assert "secret" not in str(told.value)
+
+
+def test_a_study_s_name_is_not_taken_for_another_search(sweep):
+    sweep({"space": {"train.epochs": [1, 2]}}, "9trials")
+    with pytest.raises(InputError, match="--study: study has searched another space or metric"):
+        sweep({"space": {"train.epochs": [1, 3]}}, "9trials")
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    points = [(1.0, 0.8), (2.0, 0.7), (3.0, 0.9), (3.0, 0.95), (9.0, 0.95)]
+    assert front(points) == [0, 3]
+    assert front([(1, 0.5), (2, 0.4), (3, 0.45)], minimal=True) == [0, 1]
