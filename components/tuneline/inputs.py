@@ -36,6 +36,16 @@ class Inputs:
             return list(values)
         return [value for value, count in zip(values, self.windows, strict=True) for _ in range(count)]
 
+    def parts(self, counts: Sequence[int]) -> list[Inputs]:
+        """Consecutive stretches of so many texts each, which together are all."""
+        found, text, row = [], 0, 0
+        for count in counts:
+            windows = None if self.windows is None else self.windows[text : text + count]
+            stop = row + (count if windows is None else sum(windows))
+            found.append(Inputs(self.rows[row:stop], self.pair_at and self.pair_at[row:stop], windows))
+            text, row = text + count, stop
+        return found
+
     def mean(self, answers: np.ndarray) -> np.ndarray:
         """Answers to the rows [rows, n] as answers to the texts [texts, n]: the mean over a text's windows."""
         import numpy as np

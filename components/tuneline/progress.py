@@ -46,8 +46,13 @@ class Progress:
             return "0:00"
         if done <= before:
             return "?"
-        seconds = int((now - started) / (done - before) * (self.total - done))
-        return f"{seconds // 60}:{seconds % 60:02d}"
+        return left(now - started, done - before, self.total - done)
+
+
+def left(seconds: float, done: int, rest: int) -> str:
+    """Minutes and seconds that the rest takes at the pace of `done` in `seconds`."""
+    whole = int(seconds / done * rest)
+    return f"{whole // 60}:{whole % 60:02d}"
 
 
 def _short(value: float) -> str:
@@ -57,4 +62,5 @@ def _short(value: float) -> str:
 
 def say(line: str) -> None:
     """Print a line at once (kfp's runners buffer otherwise)."""
-    print(f"{line}\n", end="", file=sys.stdout, flush=True)  # one write: another thread may speak too
+    sys.stdout.write(f"{line}\n")  # one write: another thread may speak too
+    sys.stdout.flush()

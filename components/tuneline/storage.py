@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ from tuneline.artifacts import read_json, sha256_file, write_json
 MANIFEST = "manifest.json"
 CHECKPOINTS = "TUNELINE_CHECKPOINTS"
 """Environment variable: a folder or s3://bucket/prefix for checkpoints of training; without it none are saved."""
+ABANDONED_SECONDS = 3600
+"""After so long a half-written folder that nobody writes to belongs to a process that was killed."""
 
 
 class DamagedError(Exception):
@@ -66,6 +69,7 @@ class LocalStore:
     def saving(self, name: str) -> Iterator[Path]:
         """See Store. Files and folder are on the disk (fsync) before the name is there."""
         self.root.mkdir(parents=True, exist_ok=True)
+        self._forget_abandoned()
         part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self.root))
         try:
             yield part
@@ -77,6 +81,13 @@ class LocalStore:
             _sync(self.root)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _forget_abandoned(self) -> None:
+        """Remove what processes that were killed have left half-written."""
+        for part in self.root.glob(".*"):
+            with suppress(OSError):  # its process has ended this moment, one way or the other
+                if part.is_dir() and time.time() - last_change(part) > ABANDONED_SECONDS:
+                    shutil.rmtree(part)
 
     @contextmanager
     def loading(self, name: str) -> Iterator[Path]:
@@ -145,6 +156,11 @@ class S3Store:
 
     def _key(self, name: str, file: str) -> str:
         return f"{self.prefix}{name}/{file}"
+
+
+def last_change(folder: Path) -> float:
+    """When a folder or one of its files last changed, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
 
 
 def seal(folder: Path) -> None:

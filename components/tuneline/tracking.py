@@ -263,8 +263,9 @@ def _seeds(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_pipeline_run(
-    name: str, artifacts: str | None, params: dict[str, Any], recipe: Path, owner: str | None
-) -> tuple[str, bool]:
+    name: str, artifacts: str | None, params: dict[str, Any], recipe: Path, owner: str | None, kind: str = "finetune",
+    join: bool = True,
+) -> tuple[str, bool]:  # fmt: skip
     """The parent run: the one that the environment names, else a new one.
 
     Args:
@@ -273,13 +274,15 @@ def open_pipeline_run(
         params: the flat recipe.
         recipe: the resolved recipe as a file, stored as an artifact.
         owner: names the process that will close the run, for close_abandoned.
+        kind: what it is a run of; `recent_runs` lists those of finetune.
+        join: whether to take the environment's.
 
     Returns:
         Its id, and whether it is ours to end.
     """
     api = client()
-    injected = os.environ.get("MLFLOW_RUN_ID")
-    tags = {"tuneline.pipeline": "finetune", "tuneline.owner": "" if injected else owner or ""}
+    injected = os.environ.get("MLFLOW_RUN_ID") if join else None
+    tags = {"tuneline.pipeline": kind, "tuneline.owner": "" if injected else owner or ""}
     run_id = injected or api.create_run(experiment_id(api, name, artifacts), tags=tags).info.run_id
     run = StepRun(api, run_id)
     try:
@@ -323,7 +326,7 @@ def close_abandoned(lives: Callable[[str], bool]) -> None:
     """
     api = client()
     experiments = [found.experiment_id for found in api.search_experiments()]
-    query = "tags.`tuneline.pipeline` = 'finetune' and attributes.status = 'RUNNING'"
+    query = "tags.`tuneline.pipeline` LIKE '%' and attributes.status = 'RUNNING'"  # of every kind
     for run in api.search_runs(experiments, query) if experiments else []:
         owner = run.data.tags.get("tuneline.owner")
         if owner and not lives(owner):

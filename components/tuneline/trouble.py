@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from tuneline.errors import ServiceError, without_credentials
 
 _CLIENTS = ("requests", "urllib3")
 _STORAGE = ("botocore", "boto3", "s3transfer")
+Answer = TypeVar("Answer")
+_PATIENCE_SECONDS = 180
+_PASSING_CODES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+# MLflow calls these a bad request, and its own client does not send it again.
+_PASSING = r"QueuePool limit|database is locked|deadlock detected|could not serialize"
 _KNOWN = (
+    (r"QueuePool limit", "is overloaded: its connections to the database are all in use; try again"),
     (
         r"UNAUTHENTICATED|not authenticated|error code 401|401 Client Error",
         "the user or the password is refused; check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
@@ -53,3 +63,20 @@ def _meaning(text: str) -> str:
         if match := re.search(pattern, text):
             return told.format(**match.groupdict())
     return text
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the failure of a request to MLflow is one that the next try may not meet."""
+    return getattr(error, "error_code", None) in _PASSING_CODES or re.search(_PASSING, str(error)) is not None
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Make a request that may be made twice, for three minutes, until it does not fail in a way that passes."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            if not passes(error) or time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(0.1, 1))

@@ -16,6 +16,7 @@ from tuneline.config import (
     EMBEDDED_MODEL,
     SECTIONS,
     DataConfig,
+    DecisionConfig,
     Distributed,
     ModelConfig,
     Recipe,
@@ -178,7 +179,21 @@ def test_a_value_of_the_wrong_type_is_told_with_its_key_and_what_is_allowed(tmp_
         ("train.weight_decay=-0.1", "-0.1", "greater than or equal to 0"),
         ("train.seed=-1", "-1", "greater than or equal to 0"),
         ("train.seed=4294967296", "4294967296", "less than or equal to 4294967295"),
-        ("train.tune=lora", "'lora'", "'all'"),
+        ("train.tune=some", "'some'", "'all', 'top_layers', 'head', 'lora' or 'bitfit'"),
+        ("train.lora_rank=0", "0", "greater than or equal to 1"),
+        ("train.layer_decay=0", "0", "greater than 0"),
+        ("train.layer_decay=1.1", "1.1", "less than or equal to 1"),
+        ("train.early_stopping=-1", "-1", "greater than or equal to 0"),
+        ("train.best_metric=f1", "'f1'", "'loss', 'accuracy' or 'macro_f1'"),
+        ("train.price_per_hour=-1", "-1", "greater than or equal to 0"),
+        ("train.sampling=even", "'even'", "'natural' or 'balanced'"),
+        ("train.logit_adjustment=-1", "-1", "greater than or equal to 0"),
+        ("train.top_layers=0", "0", "greater than or equal to 1"),
+        ("train.label_smoothing=1", "1", "less than 1"),
+        ("train.focal_gamma=-1", "-1", "greater than or equal to 0"),
+        ("train.cache_gib=0", "0", "greater than 0"),
+        ("train.decision.thresholds=f1", "'f1'", "'none', 'accuracy' or 'macro_f1'"),
+        ("train.decision.abstain_below=1.5", "1.5", "less than or equal to 1"),
         ("train.distributed.nodes=0", "0", "greater than or equal to 1"),
         ("train.distributed.nodes=true", "True", "must be a number"),
         ("train.distributed.gpus_per_node=1.5", "1.5", "integer"),
@@ -197,6 +212,27 @@ def test_an_impossible_value_is_told_with_its_key_and_what_is_allowed(tmp_path, 
     message = refusal(tmp_path, "data: {train: a.csv}", override)
     assert message.startswith(f"{override.partition('=')[0]}: {given} given; ")
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.decision.costs={a: {b: -1}}", "train.decision.costs.a.b: -1 given; input should be greater than or eq"),
+        ("train.decision.costs={a: 1}", "train.decision.costs.a: 1 given; input should be a valid dictionary"),
+        ("train.decision={thresholds: accuracy, costs: {a: {b: 2}}}", "train.decision.thresholds: given beside train."),
+        ("train.decision={abstain_below: 0.5, abstain_coverage: 1}", "train.decision.abstain_coverage: given beside t"),
+        ("data.slice_columns=[a, a]", "data.slice_columns: ['a', 'a'] given; must name each column once"),
+    ],
+)
+def test_a_decision_or_slices_that_contradict_themselves_are_told(tmp_path, override, told):
+    assert refusal(tmp_path, "data: {train: a.csv}", override).startswith(told)
+
+
+def test_labels_that_yaml_reads_as_numbers_are_texts_in_costs(tmp_path):
+    recipe = load(tmp_path, "data: {train: a.csv}", "train.decision.costs={0: {1: 5}}")
+    assert recipe.train.decision.costs == {"0": {"1": 5.0}}
+    kfp = json.loads(json.dumps(recipe.flat()["train_decision"]), parse_int=float)
+    assert from_flat(TrainConfig, {"train_decision": kfp}).decision == recipe.train.decision
 
 
 def test_the_recipes_own_values_are_refused_like_overrides(tmp_path):
@@ -221,7 +257,7 @@ def test_a_recipe_without_training_data_names_the_key_to_set(tmp_path, text):
 def test_a_recipe_that_is_no_mapping_is_refused_with_its_path_and_the_sections(tmp_path, text, kind):
     message = refusal(tmp_path, text)
     assert message == (
-        f"{tmp_path / 'recipe.yaml'}: holds {kind}, not a mapping of sections (data, model, train, register)"
+        f"{tmp_path / 'recipe.yaml'}: holds {kind}, not a mapping of sections (data, model, train, register, sweep)"
     )
 
 
@@ -268,7 +304,9 @@ def test_flat_parameters_come_in_the_order_of_the_schema():
 
 
 def test_a_rule_that_is_not_asked_is_left_out_of_the_flat_parameters():
-    assert Recipe(data=DATA).flat()["register_rules"] == {"beats_baseline": True}
+    assert Recipe(data=DATA).flat()["register_rules"] == {
+        "beats_baseline": True, "champion": "not_worse", "margin": 0.01, "metric": "accuracy", "slices": True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -307,7 +345,7 @@ def test_every_key_is_explained_in_a_sentence():
     def unexplained(schema: type[Section]) -> list[str]:
         return [name for name, field in schema.model_fields.items() if not (field.description or "").endswith(".")]
 
-    assert [unexplained(schema) for schema in [*SECTIONS.values(), Rules]] == [[], [], [], [], []]
+    assert [unexplained(schema) for schema in [*SECTIONS.values(), Rules, DecisionConfig]] == [[], [], [], [], [], []]
 
 
 unit = st.floats(0, 1, exclude_max=True)
@@ -360,3 +398,13 @@ def test_keys_that_do_not_fit_together_are_refused(tmp_path, overrides, told):
 def test_a_share_that_is_not_used_may_be_anything(tmp_path):
     recipe = load(tmp_path, "data: {train: a.csv, test: b.csv}", "data.test_share=0", "data.validation_share=0.9")
     assert recipe.data.validation_share == 0.9
+
+
+def test_what_a_sweep_searches_is_no_parameter_of_the_pipeline():
+    recipe = Recipe.model_validate({"data": DATA, "sweep": {"space": {"train.epochs": [1, 2]}}})
+    assert recipe.flat() == Recipe(data=DATA).flat()
+
+
+def test_a_range_in_yaml_s_own_notation_is_a_range(tmp_path):
+    recipe = load(tmp_path, "data: {train: a}\nsweep: {space: {train.learning_rate: {low: 1e-5, high: 1e-4}}}")
+    assert recipe.sweep.space["train.learning_rate"]["low"] == "1e-5"  # YAML 1.1 wants a dot; it is read as a number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_what_is_saved_is_loaded(store):
     assert store.names() == ["one", "two"]
     with store.loading("one") as folder:
         assert ((folder / "a").read_text(), (folder / "b").read_text()) == ("x", "y" * 100_000)
+
+
+def test_what_a_killed_process_left_half_written_goes_with_a_later_save_and_what_is_being_written_stays(tmp_path):
+    long_ago = time.time() - storage.ABANDONED_SECONDS - 60
+    for name, old in ((".one.dead", True), (".one.alive", False), (".one.slow", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("x")
+        for path in (tmp_path / name, tmp_path / name / "a") if old else ():
+            os.utime(path, (long_ago, long_ago))
+    os.utime(tmp_path / ".one.slow" / "a")  # its folder is old, and its file grows
+    keep(LocalStore(tmp_path), "two", a="z")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.alive", ".one.slow", "two"]
 
 
 def test_nothing_is_kept_of_a_folder_whose_filling_failed(store):

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tuneline.artifacts import SLICE
 from tuneline.clean import clean, fixes_of
 from tuneline.config import DataConfig
 from tuneline.errors import InputError
@@ -127,7 +128,7 @@ class Table:
     Attributes:
         uri: where they came from.
         version: the source's own name for what it held; empty where it has none.
-        path: Arrow file with the columns text and, with pairs, pair; one batch a chunk.
+        path: Arrow file with the columns text, with pairs pair, and slice.NAME by data.slice_columns; a batch a chunk.
         starts: the first row of each chunk, and the end of the last; int64 [chunks + 1].
         labels: int32, as Labels numbers them; NO_LABEL, and DROPPED where a correction took the row out.
         facts: as facts.examine gives them.
@@ -204,7 +205,7 @@ def read(
     source = sources.open_source(uri, name, data)
     path, starts = folder / f"{name}.chunks.arrow", [0]
     facts, places, own = _Stack(), _Stack(), _Stack()
-    schema = pa.schema([(kind, pa.large_string()) for kind in _texts(data)])
+    schema = pa.schema([(kind, pa.large_string()) for kind in _kept(data, name)])
     told = _Told(name)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for found in pool.map(examination(name, data), chunks(source.batches)):
@@ -234,8 +235,10 @@ def examination(name: str, data: DataConfig) -> Examine:
     return Examine(tuple(fixes_of(data.policy)), data.near_duplicates, data.seed, tuple(purposes))
 
 
-def _texts(data: DataConfig) -> list[str]:
-    return ["text", "pair"] if data.pair_column else ["text"]
+def _kept(data: DataConfig, name: str) -> list[str]:
+    """The columns of the file of chunks."""
+    texts = ["text", "pair"] if data.pair_column else ["text"]
+    return texts + [f"{SLICE}{column}" for column in sources.slices(data, name)]
 
 
 def _labels(batch: pa.RecordBatch, labels: Labels, corrections: Corrections | None, place: str) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Training rows whose label looks wrong: confident learning (Northcutt, Jiang and Chuang 2021).
+"""Training rows whose label looks wrong: confident learning (confident.py), by a model for this end alone.
 
-A cheap model gives each row the probabilities of the classes without having seen the row or its copies. A row is a
-candidate where another class is as probable as it is, on average, for the rows that carry that class's label.
+A cheap model gives each row the probabilities of the classes without having seen the row or its copies.
 
 The model is naive Bayes on TF-IDF rows of n-grams (Rennie et al. 2003, without the complement). On 5% flipped labels
 of SST-2 it ranks better than logistic regression on the same features, and it trains by counting: what a fold must not
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneline.confident import Suspects, suspects
 from tuneline.prepare import corrections, split
 from tuneline.prepare.ngrams import LONGEST, Sparse, tfidf
 
@@ -123,25 +123,13 @@ def _out_of_fold(rows: Sparse, labels: np.ndarray, folds: np.ndarray, classes: i
     return scored
 
 
-def _confident(scored: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each row is a candidate, its most probable class, its score."""
+def _confident(scored: np.ndarray, labels: np.ndarray) -> Suspects:
+    """What is thought of each row's label, by the log-likelihoods of the classes."""
     import numpy as np
 
-    every = np.arange(len(labels))
-    judged = np.isfinite(scored[every, labels]) & (scored.max(1) > scored.min(1))
+    judged = np.isfinite(scored[np.arange(len(labels)), labels]) & (scored.max(1) > scored.min(1))
     with np.errstate(invalid="ignore"):  # a row whose fold holds all rows of all classes has no probabilities
-        proba = _calibrated(scored, labels, judged)
-    given = proba[every, labels]
-    thresholds = np.full(scored.shape[1], np.inf)
-    for label in np.unique(labels[judged]):
-        thresholds[label] = given[judged & (labels == label)].mean()
-    others = proba.copy()
-    others[every, labels] = -1.0
-    reached = np.where(others >= thresholds, others, -1.0)
-    candidate = judged & (reached.max(1) > given)
-    suggested = np.where(candidate, reached.argmax(1), proba.argmax(1))
-    scores = np.where(judged, np.round((1 + given - others.max(1)) / 2, 6), 1.0)
-    return candidate, suggested, scores
+        return suspects(_calibrated(scored, labels, judged), labels, judged)
 
 
 def _calibrated(scored: np.ndarray, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:

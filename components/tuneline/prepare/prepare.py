@@ -46,7 +46,9 @@ def pin(data: DataConfig, model: ModelConfig) -> str:
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
-def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str = "") -> PreparedData:
+def prepare(
+    data: DataConfig, model: ModelConfig, out: Path, expected_pin: str = "", tokenized: int = 0
+) -> PreparedData:
     """Write the prepared splits, the tokenizer, the audit and the manifest into `out`.
 
     Where the data is refused `out` holds the audit alone.
@@ -56,6 +58,8 @@ def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str =
         model: whose tokenizer, the longest text, and what is kept of longer ones.
         out: folder to write; what it held before is replaced.
         expected_pin: what `pin` gave at submission; "" does not ask.
+        tokenized: rows of a split to tokenize and write at most, for a look ahead: the manifest counts all of them, and
+            its hashes are of those that are there; 0 writes all.
 
     Raises:
         InputError: the data cannot be learned from, or changed since submission.
@@ -67,8 +71,9 @@ def prepare(data: DataConfig, model: ModelConfig, out: Path, expected_pin: str =
     with staged(out) as stage, Pool(data.workers) as pool:
         found = _find(data, pool, stage.work, out)
         used = _use(found, data)
-        written = _write(used, folder, model, pool, stage.out)
-        found.audit.findings.extend(_truncated(used, written, data, model))
+        some = used.some(tokenized)
+        written = _write(some, folder, model, pool, stage.out)
+        found.audit.findings.extend(_truncated(some, written, data, model))
         manifest = _manifest(found, used, written, folder, data, model)
         report.write(stage.out, manifest, found.audit, found.read, written, data)
         report.refuse(found.audit, stage.out, out)
@@ -184,6 +189,17 @@ class Used:
     parts: Parts
     labels: list[str]
     codes: dict[str, np.ndarray]
+
+    def some(self, most: int) -> Used:
+        """At most so many rows of each split, evenly over it; 0 keeps all."""
+        import numpy as np
+
+        if not most:
+            return self
+        counts = {name: len(part.rows) for name, part in self.parts.items()}
+        at = {name: np.arange(min(most, count)) * count // min(most, count) for name, count in counts.items()}
+        parts = {name: part.take(at[name]) for name, part in self.parts.items()}
+        return Used(parts, self.labels, {name: codes[at[name]] for name, codes in self.codes.items()})
 
 
 def _use(found: Found, data: DataConfig) -> Used:

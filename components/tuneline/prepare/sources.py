@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneline.artifacts import sha256_file
+from tuneline.artifacts import SLICE, sha256_file
 from tuneline.config import DataConfig
 from tuneline.errors import InputError, NotHereError
 from tuneline.prepare import fetch, hub, listing, sample
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 Tables = Generator[tuple[str, Parts], None, None]
 """Of each file its name and its rows."""
 Columns = dict[str, str]
-"""Configuration key -> the column that it names."""
+"""Configuration key -> the column that it names; a key of several columns has each column's name behind it."""
+VALUE = 80
+"""Characters of a value by which rows are parted into slices."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Source:
         uri: where they are.
         version: a hash of the local files, the hub's commit, what S3 lists; "" where nothing tells one from another.
         batches: of at most some 10,000 rows or 16 MB, read as they are asked for: text (large_string, nulls are empty),
-            label (large_string, null where there is none), and where configured pair and group (large_string) and time
-            (timestamp[us, UTC]). InputError where a row cannot be read, or there is none.
+            label (large_string, null where there is none), and where configured pair, group and slice.NAME
+            (large_string) and time (timestamp[us, UTC]). InputError where a row cannot be read, or there is none.
     """
 
     uri: str
@@ -74,7 +76,7 @@ def open_source(uri: str, split: str, data: DataConfig) -> Source:
     Raises:
         InputError: nothing is there, or not what can be read.
     """
-    columns = _columns(data)
+    columns = _columns(data, split)
     if uri.startswith("sample:"):
         version, tables = sample.fingerprint(uri), _table(uri, _sample(uri, split, columns))
     elif uri.startswith("hf://"):
@@ -82,10 +84,10 @@ def open_source(uri: str, split: str, data: DataConfig) -> Source:
         version, columns, tables = opened.revision, opened.columns, _table(uri, opened.parts)
     elif uri.startswith("s3://"):
         found = listing.find(uri, f"data.{split}")
-        version, tables = found.version, _fetched(found, uri, split, data)
+        version, tables = found.version, _fetched(found, uri, split, data, columns)
     else:
         folder, layout = _local(uri, split)
-        version, tables = _content(folder, layout), _tables(folder, layout, uri, data)
+        version, tables = _content(folder, layout), _tables(folder, layout, uri, data, columns)
     return Source(uri, version, _batches(uri, tables, columns, data))
 
 
@@ -104,15 +106,22 @@ def fingerprint(uri: str, key: str, data: DataConfig) -> str:
     if uri.startswith("sample:"):
         return sample.fingerprint(uri)
     if uri.startswith("hf://"):
-        return hub.resolve(hub.parse(uri, split, _columns(data)))
+        return hub.resolve(hub.parse(uri, split, _columns(data, split)))
     if uri.startswith("s3://"):
         return listing.find(uri, key).version
     return _content(*_local(uri, split))
 
 
-def _columns(data: DataConfig) -> Columns:
+def slices(data: DataConfig, split: str) -> list[str]:
+    """The columns that a source is asked for because the test rows are parted by them."""
+    gives_test = split == "test" or (split == "train" and not data.test)
+    return data.slice_columns if gives_test else []
+
+
+def _columns(data: DataConfig, split: str) -> Columns:
     keys = ("text_column", "label_column", "pair_column", "group_column", "time_column")
-    return {f"data.{key}": name for key in keys if (name := getattr(data, key))}
+    named = {f"data.{key}": name for key in keys if (name := getattr(data, key))}
+    return named | {f"data.slice_columns {name}": name for name in slices(data, split)}
 
 
 def _local(uri: str, split: str) -> tuple[_Folder, Layout]:
@@ -160,29 +169,30 @@ def _table(name: str, parts: Parts) -> Tables:
     yield name, parts
 
 
-def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig) -> Tables:
+def _fetched(found: listing.Listing, uri: str, split: str, data: DataConfig, columns: Columns) -> Tables:
     """As _tables, of files that lie here for as long as they are read."""
     layout = lay_out(found.names, uri, split) if found.is_folder else table(found.names, uri, split)
     with fetch.downloaded(found, layout.files) as path:
         folder = _Folder(path, found.shown)
         _check_files(folder, layout, split)
-        yield from _tables(folder, layout, uri, data)
+        yield from _tables(folder, layout, uri, data, columns)
 
 
-def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Tables:
+def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig, columns: Columns) -> Tables:
     """Each file's name and rows; the rows of a class's texts are those of one table."""
     if layout.kind == "classes":
-        yield uri, _classes(folder, layout, uri, data)
+        yield uri, _classes(folder, layout, uri, data, columns)
         return
     names = check_saved(folder.path, layout, uri) if layout.kind == "saved" else layout.files
     for name in names:
         file = folder.file(name)
-        yield file.name, read(file, _columns(data), Written(data.encoding, data.delimiter))
+        yield file.name, read(file, columns, Written(data.encoding, data.delimiter))
 
 
-def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig) -> Parts:
-    if others := [key for key in _columns(data) if key not in ("data.text_column", "data.label_column")]:
-        raise InputError(f"{others[0]}: {getattr(data, others[0][5:])!r} given; {uri} has folders of texts, no columns")
+def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig, columns: Columns) -> Parts:
+    if others := [key for key in columns if key not in ("data.text_column", "data.label_column")]:
+        key, name = others[0].partition(" ")[0], columns[others[0]]
+        raise InputError(f"{key}: {name!r} given; {uri} has folders of texts, no columns")
     found: list[str] = []
     names: list[str] = []
     size = 0
@@ -219,6 +229,7 @@ def _batches(uri: str, tables: Tables, columns: Columns, data: DataConfig) -> It
 
 def _batch(name: str, first: int, part: dict[str, Cells], columns: Columns, data: DataConfig) -> pa.RecordBatch:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     arrays = {}
     for key, column in columns.items():
@@ -228,6 +239,9 @@ def _batch(name: str, first: int, part: dict[str, Cells], columns: Columns, data
             arrays[what] = texts(place, cells)
         elif what == "time":
             arrays[what] = moments(place, cells)
+        elif what.startswith("slice_columns "):
+            found = pc.fill_null(labels(place, cells, {}), "")
+            arrays[f"{SLICE}{column}"] = pc.call_function("utf8_slice_codeunits", [found], pc.SliceOptions(0, VALUE))
         else:
             arrays[what] = labels(place, cells, data.label_map if what == "label" else {})
     return pa.RecordBatch.from_pydict(arrays)

@@ -12,7 +12,9 @@ from tuneline.errors import InputError
 from tuneline.tables.cells import check_text
 from tuneline.tables.files import READABLE, File, Parts, Written, form_of, local_file
 
-__all__ = ["READABLE", "File", "Parts", "Written", "form_of", "local_file", "read", "read_texts", "texts"]
+__all__ = [
+    "READABLE", "File", "Parts", "Written", "column_names", "form_of", "local_file", "read", "read_texts", "texts",
+]  # fmt: skip
 
 
 def read(file: File, columns: dict[str, str], written: Written) -> Parts:
@@ -38,6 +40,20 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
         ".feather": columnar.read_arrow,
     }
     return forms[form_of(file.name)](file, columns, written)
+
+
+def column_names(file: File, written: Written) -> list[str]:
+    """The names of a file's columns, in its order; of JSON Lines the keys of the first row.
+
+    Raises:
+        InputError: not readable.
+    """
+    from tuneline.tables import columnar, delimited, json_lines
+
+    form = form_of(file.name)
+    if form in (".csv", ".tsv"):
+        return delimited.column_names(file, written)
+    return json_lines.column_names(file, written) if form in (".jsonl", ".ndjson") else columnar.column_names(file)
 
 
 def texts(file: str, column: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tuneline.errors import InputError
-from tuneline.tables.files import File, Parts, Written, require
+from tuneline.tables.files import File, Parts, Written, form_of, require
 
 ROWS = 10_000
 BYTES = 16 << 20
@@ -49,6 +49,20 @@ def read_arrow(file: File, columns: dict[str, str], written: Written) -> Parts:
         for batch in batches:
             batch.validate(full=True)  # offsets of a foreign file may point anywhere
             yield from parts(batch, wanted, schema)
+
+
+def column_names(file: File) -> list[str]:
+    """See tables.column_names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if form_of(file.name) == ".parquet":
+        with _told(file.name, "Parquet"):
+            return pq.read_schema(file.path).names
+    with _told(file.name, "Arrow"), pa.memory_map(str(file.path)) as source:
+        whole = source.read(6) == b"ARROW1"
+        source.seek(0)
+        return (pa.ipc.open_file if whole else pa.ipc.open_stream)(source).schema.names
 
 
 def parts(batch: Any, wanted: list[str], schema: Any) -> Parts:

@@ -45,6 +45,11 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
         line += _lines(block)
 
 
+def column_names(file: File, written: Written) -> list[str]:
+    """See tables.column_names."""
+    return _header(file, next(blocks(file, written.encoding), b""), {}, written)[1]
+
+
 def _header(file: File, start: bytes, columns: dict[str, str], written: Written) -> tuple[str, list[str], int]:
     """The delimiter, the header's cells, and how many bytes they take with the blank lines before them."""
     allowed = [_one_character(written.delimiter)] if written.delimiter else list(",;\t|")
@@ -52,7 +57,7 @@ def _header(file: File, start: bytes, columns: dict[str, str], written: Written)
         allowed = ["\t", ",", ";", "|"]
     lines = list(islice(io.StringIO(start.decode(), newline=""), 1000))
     found = {delimiter: _first_record(lines, delimiter) for delimiter in allowed}
-    fit = [delimiter for delimiter in allowed if set(columns.values()) <= set(found[delimiter][0])]
+    fit = [delimiter for delimiter in allowed if columns and set(columns.values()) <= set(found[delimiter][0])]
     delimiter = fit[0] if fit else max(allowed, key=lambda delimiter: len(found[delimiter][0]))
     header, used = found[delimiter]
     require(file.name, header, columns, "its header has")

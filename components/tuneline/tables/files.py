@@ -113,7 +113,7 @@ def require(name: str, found: list[str], columns: dict[str, str], place: str) ->
     Args:
         name: of the source.
         found: the columns that are there.
-        columns: configuration key -> column.
+        columns: configuration key, or the key and more behind a space -> column.
         place: where they were found, such as `row 3 has`.
 
     Raises:
@@ -122,6 +122,7 @@ def require(name: str, found: list[str], columns: dict[str, str], place: str) ->
     for key, column in columns.items():
         if column not in found:
             names = ", ".join(repr(other) for other in found[:20])
+            asked = key.partition(" ")[0]
             raise InputError(
-                f"{name}: {place} no column {column!r}; found {names or 'none'}; name yours with {key}=NAME"
+                f"{name}: {place} no column {column!r}; found {names or 'none'}; name yours with {asked}=NAME"
             )

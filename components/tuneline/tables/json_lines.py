@@ -29,6 +29,14 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
         row, line = row + count, line + block.count(b"\n")
 
 
+def column_names(file: File, written: Written) -> list[str]:
+    """See tables.column_names."""
+    for line, text in enumerate(next(_whole_lines(blocks(file, written.encoding)), b"").split(b"\n"), start=1):
+        if text.strip():
+            return list(_object(file.name, line, text))
+    return []
+
+
 def _whole_lines(stream: Iterator[bytes]) -> Iterator[bytes]:
     kept: list[bytes] = []
     for block in stream:

@@ -24,6 +24,7 @@ class FaultyReads:
         where: only keys that hold this text.
         times: how often, over all keys.
         asked: GETs of each key, and the ranges that they asked for.
+        broken: bodies that were cut short; one that had no more than `cut` bytes left was not.
     """
 
     def __init__(self, target: str) -> None:
@@ -34,6 +35,7 @@ class FaultyReads:
         self.where, self.times = "", 0
         self.asked: Counter[str] = Counter()
         self.ranges: list[str] = []
+        self.broken = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -54,6 +56,11 @@ class FaultyReads:
                 return False
             self.times -= 1
             return True
+
+    def note_broken(self) -> None:
+        """Count a body that was cut short."""
+        with self._lock:
+            self.broken += 1
 
     @contextmanager
     def serving(self) -> Iterator[FaultyReads]:
@@ -106,6 +113,7 @@ def _handler(proxy: FaultyReads) -> type[BaseHTTPRequestHandler]:
                 if struck and proxy.cut is not None and at + len(chunk) > proxy.cut:
                     self.wfile.write(chunk[: proxy.cut - at])
                     self.close_connection = True
+                    proxy.note_broken()
                     return
                 if struck and proxy.flip is not None and at <= proxy.flip < at + len(chunk):
                     turned = bytearray(chunk)

@@ -17,7 +17,7 @@ import pytest
 from tests.components.conftest import model_config, write_csv
 from tests.components.prepare.test_prepare import column, files
 from tests.conftest import reviews
-from tuneline.artifacts import SPLITS, PreparedData, read_json
+from tuneline.artifacts import SPLITS, PreparedData, read_json, read_split
 from tuneline.config import DataConfig
 from tuneline.errors import InputError, ServiceError
 from tuneline.prepare import chunks
@@ -101,6 +101,36 @@ def test_a_groups_rows_stay_together(tmp_path, tiny_checkpoint):
     assert all(sides)
     assert sum(map(len, sides)) == 40
     assert "by a hash of 'author'" in PreparedData.load(folder).notes[0]
+
+
+def test_columns_to_slice_by_reach_the_test_rows_that_they_belong_to(tmp_path, tiny_checkpoint):
+    rows = [
+        (text, label, ("mail", "", "x" * 500)[number % 3], number % 2)
+        for number, (text, label) in enumerate(reviews(120))
+    ]
+    header = ("text", "label", "channel", "label.1")
+    folder = run(tmp_path / "a", tiny_checkpoint, rows, header, slice_columns=["channel", "label.1"])
+    places = column(folder, "test", "row")
+    assert column(folder, "test", "slice.channel") == [rows[place][2][:80] for place in places]
+    assert column(folder, "test", "slice.label.1") == [str(rows[place][3]) for place in places]
+    without = run(tmp_path / "b", tiny_checkpoint, rows, header)
+    assert PreparedData.load(folder).sha256 == PreparedData.load(without).sha256
+    assert "slice.channel" not in read_split(without, "test").column_names
+
+
+def test_only_the_source_of_the_test_rows_is_asked_for_columns_to_slice_by(tmp_path, tiny_checkpoint):
+    train = write_csv(tmp_path / "train.csv", reviews(60))
+    test = write_csv(tmp_path / "test.csv", [(*row, "mail") for row in reviews(20, 900)], ("text", "label", "channel"))
+    data = DataConfig(train=str(train), test=str(test), slice_columns=["channel"])
+    prepare(data, model_config(tiny_checkpoint), tmp_path / "data")
+    assert column(tmp_path / "data", "test", "slice.channel") == ["mail"] * 20
+    assert "slice.channel" not in read_split(tmp_path / "data", "train").column_names
+    swapped = DataConfig(train=str(test), test=str(train), slice_columns=["channel"])
+    told = (
+        r"train\.csv: its header has no column 'channel'; found 'text', 'label'; name yours with data\.slice_columns=N"
+    )
+    with pytest.raises(InputError, match=told):
+        prepare(swapped, model_config(tiny_checkpoint), tmp_path / "swapped")
 
 
 def test_dates_cut_off_the_held_out_splits(tmp_path, tiny_checkpoint):

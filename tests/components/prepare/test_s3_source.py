@@ -281,7 +281,8 @@ def test_ten_thousand_small_objects_are_read_once_each_though_some_connections_b
     found = rows(f"s3://{bucket}/tree")
     assert len(found) == count
     assert dict(found) == {f"text number {number}": "pos" if number % 2 else "neg" for number in range(count)}
-    assert sum(proxy.asked.values()) == count + 50
+    assert proxy.broken > 25  # of a text's last bytes nothing is cut
+    assert sum(proxy.asked.values()) == count + proxy.broken
 
 
 @pytest.mark.slow

@@ -147,6 +147,7 @@ def test_a_folder_of_classes_gives_each_text_the_name_of_its_folder(tmp_path):
     assert rows(tmp_path, encoding="cp1252")[-1] == ("größe", "pos")
     assert f"{tmp_path / 'pos/c.txt.gz'}: line 1: byte 0xf6 is not UTF-8" in refusal(tmp_path)
     assert "data.group_column: 'author' given; " in refusal(tmp_path, group_column="author")
+    assert "data.slice_columns: 'channel' given; " in refusal(tmp_path, slice_columns=["channel"])
 
 
 def test_a_saved_data_set_gives_the_split_that_is_asked_for_and_the_names_of_its_classes(tmp_path):
