@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import prepare
 from tuneline_pipelines.state import home
-from tuneline_pipelines.watch import Tell, Watcher
+from tuneline_pipelines.watch import Tell, heard
 
 FILES = ("audit.json", "audit.html")
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -39,7 +37,7 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
     folder = (out or home() / "audit" / recipe.register_.name).absolute()
     _make_way(folder)
     try:
-        with Path(os.devnull).open("w", encoding="utf-8") as log, redirect_stdout(Watcher(log, tell)):
+        with heard(tell):
             manifest = prepare(recipe.data, recipe.model, folder)
     except InputError as error:
         if not (folder / "audit.json").is_file():

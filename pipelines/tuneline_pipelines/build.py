@@ -56,7 +56,7 @@ def build(targets: Sequence[str], base: str, cuda: bool, torch_index: str, tell:
     Args:
         targets: which, of images.TARGETS.
         base: the image that they start from.
-        cuda: torch with CUDA in train and evaluate.
+        cuda: torch with CUDA in the images that hold torch.
         torch_index: an index that has torch's build for the CPU; "pip" takes the one that pip's own settings find.
         tell: called with a build's progress.
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuneline.errors import InputError, without_credentials
-from tuneline_pipelines import data_cli
+from tuneline_pipelines import compile_cli, data_cli, registry_cli, search_cli, serving_cli
 from tuneline_pipelines.console import JSON, fail, remark, told, verb
 
 app = typer.Typer(
@@ -27,13 +26,6 @@ EXIT = {"succeeded": 0, "failed": 1, "cancelled": 130, "running": 130}
 PROFILE = Annotated[
     Path | None, typer.Option("--profile", envvar="TUNELINE_PROFILE", help="The cluster: a YAML file.", dir_okay=False)
 ]
-
-
-class Pipeline(StrEnum):
-    """The pipelines that can be compiled."""
-
-    FINETUNE = "finetune"
-    BATCH = "batch-predict"
 
 
 @app.command()
@@ -81,7 +73,7 @@ def build(
     base: Annotated[
         str, typer.Option(envvar="TUNELINE_BASE", help="The image to start from; python:3.11-slim if not given.")
     ] = "",
-    cuda: Annotated[bool, typer.Option("--cuda", help="Torch with CUDA in train and evaluate.")] = False,
+    cuda: Annotated[bool, typer.Option("--cuda", help="Torch with CUDA in the images that hold torch.")] = False,
     torch_index: Annotated[
         str,
         typer.Option(envvar="TUNELINE_TORCH_INDEX", help="Where torch for the CPU is; pip: where pip finds it."),
@@ -111,32 +103,6 @@ def build(
         print(json.dumps({"status": "succeeded", "images": made}))
     else:
         show_images(told, made)
-
-
-@app.command("compile")
-@verb
-def compile_(
-    recipe: Annotated[str | None, typer.Argument(help="Its values become the parameters' defaults.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
-    profile: Annotated[Path | None, typer.Option(help="What the cluster is asked for: a YAML file.")] = None,
-    pipeline: Annotated[Pipeline, typer.Option(help="Which one; batch-predict takes no recipe.")] = Pipeline.FINETUNE,
-) -> None:
-    """Write a pipeline as KFP's intermediate representation.
-
-    tuneline compile text data.train=/data/my.csv --profile p.yaml; tuneline compile --pipeline batch-predict -o b.yaml
-    """
-    from tuneline_pipelines.compile import compile_batch, compile_pipeline
-    from tuneline_pipelines.recipes import load
-    from tuneline_pipelines.resources import load_profile
-
-    if recipe and pipeline is Pipeline.BATCH:
-        raise InputError(f"{recipe}: --pipeline batch-predict takes no recipe; its parameters are given with each run")
-    chosen, cluster = load(recipe, overrides or []) if recipe else None, load_profile(profile) if profile else None
-    batch = pipeline is Pipeline.BATCH
-    for note in compile_batch(output, cluster) if batch else compile_pipeline(output, chosen, cluster):
-        remark(note)
-    told.print(f"wrote {output}", markup=False)
 
 
 def _cluster(path: Path | None) -> tuple[Any, Any]:
@@ -309,32 +275,6 @@ def cancel(
 
 @app.command()
 @verb
-def predict(
-    model: Annotated[str, typer.Argument(help="MODEL@alias or MODEL/VERSION.")],
-    file: Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet.")],
-    column: Annotated[str, typer.Option(help="The column of texts.")] = "text",
-    pair_column: Annotated[str, typer.Option(help="That of second texts, for a model of pairs.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .csv or .jsonl file; else stdout.")] = None,
-) -> None:
-    """Label the texts of a file with a registered model.
-
-    tuneline predict quickstart@champion new.csv -o labelled.csv
-    """
-    from tuneline.serve.files import named, write
-    from tuneline.serve.files import predict as rows_of
-    from tuneline_pipelines.show import LiveSteps
-    from tuneline_pipelines.state import open_state
-
-    if output and output.resolve() == Path(file).resolve():
-        raise InputError(f"--output: {output} is the input; name another file")
-    open_state()
-    with LiveSteps(told) as live:
-        columns = named(column, pair_column)
-        write(rows_of(model, file, columns, lambda done, total: live.tell("predict", done, total, "texts")), output)
-
-
-@app.command()
-@verb
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this project's store, until Ctrl-C."""
     from tuneline_pipelines.state import close_abandoned, open_state
@@ -369,7 +309,11 @@ def doctor() -> None:
     raise typer.Exit(1 if any(state == "missing" for _, state, _ in rows) else 0)
 
 
+app.add_typer(compile_cli.app)
 app.add_typer(data_cli.app)
+app.add_typer(registry_cli.app)
+app.add_typer(search_cli.app)
+app.add_typer(serving_cli.app)
 
 
 def main() -> None:

@@ -38,11 +38,16 @@ def arguments_of(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
     """A recipe as the pipeline's arguments, with a pin where this machine can read what it names; and notes."""
     from tuneline.prepare.prepare import pin
 
-    arguments = recipe.flat()
+    pinned, notes = _pin(lambda: pin(recipe.data, recipe.model))
+    return recipe.flat() | pinned, notes
+
+
+def _pin(pin: Callable[[], str]) -> tuple[dict[str, str], list[str]]:
+    """The argument data_pin, none where this machine cannot see what is pinned; and a note of that."""
     try:
-        return arguments | {"data_pin": pin(recipe.data, recipe.model)}, []
+        return {"data_pin": pin()}, []
     except NotHereError as error:
-        return arguments, [f"prepare will not be cached, because its input is not to be seen from here: {error}"]
+        return {}, [f"prepare will not be cached, because its input is not to be seen from here: {error}"]
 
 
 def nodes_of(recipe: Recipe, profile: Profile | None) -> int:
@@ -92,9 +97,58 @@ def compile_batch(out: Path, profile: Profile | None = None) -> list[str]:
     return _write(build(_steps(profile)), out, {})
 
 
+def compile_sweep(out: Path, recipe: Recipe, profile: Profile, budget: str, workers: int, study: str) -> list[str]:
+    """Write the IR of a sweep; recipe, budget and workers become the parameters' defaults.
+
+    Args:
+        out: a YAML file.
+        recipe: what trials start from.
+        profile: the cluster.
+        budget: as of `tuneline sweep`; dollars are shared by the workers, at train.price_per_hour each.
+        workers: pods that search at a time.
+        study: its name; empty takes one for recipe, data and space.
+
+    Returns:
+        What the person should know, a sentence each.
+
+    Raises:
+        InputError: the file cannot be written, what is asked cannot be, or the workers would have no database.
+    """
+    from tuneline.search.cluster import STORAGE, pinned, written
+    from tuneline_pipelines.sweep_dag import build
+
+    if recipe.train.distributed.nodes > 1:
+        nodes = recipe.train.distributed.nodes
+        raise InputError(f"train.distributed.nodes: {nodes} given; a sweep trains each trial in one pod")
+    if not profile.gives(STORAGE):
+        raise InputError(
+            f"profile.secrets: none gives {STORAGE}, the study's database; name a Secret that holds postgresql://..., "
+            f"as {{name: SECRET, keys: {{KEY: {STORAGE}}}}}"
+        )
+    arguments: dict[str, Any] = {
+        "recipe": written(recipe), "budget": _side_by_side(budget, workers, recipe.train.price_per_hour),
+        "workers": [str(number) for number in range(1, workers + 1)], "study": study,
+    }  # fmt: skip
+    pin, notes = _pin(lambda: pinned(recipe))
+    return notes + _write(build(bool(pin.get("data_pin")), _steps(profile)), out, arguments | pin)
+
+
+def _side_by_side(budget: str, workers: int, price: float) -> str:
+    """The budget as the workers take it: dollars as the seconds that they buy of all of them together."""
+    from tuneline.search.budget import Budget
+
+    if budget.strip().lower().endswith("usd") and not price:
+        raise InputError("--budget: dollars need the price of a worker; give train.price_per_hour=PRICE")
+    found = Budget.parse(budget, price * workers)
+    return f"{found.seconds:.0f}s" if found.seconds else budget
+
+
 def _steps(profile: Profile | None, nodes: int = 1) -> Callable[[str, Any], None]:
     """What is put on each task: the image that was pushed, then what the profile says."""
-    return images.configure(images.known(), partial(apply, profile, nodes=nodes) if profile else None)
+    known = images.known()
+    if "sweep" in known:
+        known["conclude"] = known["sweep"]
+    return images.configure(known, partial(apply, profile, nodes=nodes) if profile else None)
 
 
 def _write(pipeline: Any, out: Path, arguments: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from tuneline.errors import InputError
+from tuneline.errors import ConflictError, InputError
 from tuneline.trouble import trouble
 
 told = Console(stderr=True)
@@ -18,13 +18,15 @@ JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON objec
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose bad input ends in one line and exit status 2, and whose interruption says so."""
+    """A command whose bad input ends in one line and exit status 2, a conflict in 3, and whose interruption says so."""
 
     @wraps(function)
     def guarded(*args: Any, **values: Any) -> None:
         end = partial(fail, as_json=bool(values.get("as_json")))
         try:
             function(*args, **values)
+        except ConflictError as error:
+            end(str(error), 3)
         except InputError as error:
             end(str(error), 2)
         except KeyboardInterrupt:

@@ -13,8 +13,9 @@ from tuneline.errors import InputError
 from tuneline_pipelines.state import home
 
 STEPS = ("register", "prepare", "train", "evaluate")
-TARGETS = ("register", "prepare", "tracking", "train", "evaluate")
+TARGETS = ("register", "prepare", "tracking", "train", "serving", "evaluate", "sweep")
 """In the Dockerfile's order: the classic builder goes through every stage above its target."""
+_TORCH = ("train", "serving", "evaluate", "sweep")
 BASE = "python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba"
 _INPUTS = ("docker", "components", "constraints.txt", "pyproject.toml", "LICENSE")
 _PIP = "docker/pip/"
@@ -67,12 +68,12 @@ def name_of(target: str, base: str = BASE, cuda: bool = False) -> str:
     Args:
         target: one of TARGETS.
         base: the image that it starts from.
-        cuda: whether torch is the build for CUDA; only train and evaluate have it.
+        cuda: whether torch is the build for CUDA; only those that hold torch have it.
 
     Raises:
         InputError: there is no checkout to tell from.
     """
-    flavour = "-cuda" if cuda and target in ("train", "evaluate") else ""
+    flavour = "-cuda" if cuda and target in _TORCH else ""
     content = hashlib.sha256(f"{base}\n{flavour}\n{code_hash()}".encode()).hexdigest()[:12]
     return f"tuneline-{target}:{tuneline.__version__}{flavour}-{content}"
 

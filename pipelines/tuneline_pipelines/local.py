@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def run(recipe: Recipe, state: State, tell: Tell, containers: Containers | None 
     if recipe.train.distributed.nodes > 1:
         settings_here()  # else every step before it would run in vain
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
-    with _signals(containers):
+    with stopped_by_signals(lambda: containers.stop(GRACE_SECONDS) if containers else _end_children()):
         close_abandoned(state)
         note = note_open(state)
         run_id, owned = _open_run(recipe, state, parameters)
@@ -111,16 +111,16 @@ def _open_run(recipe: Recipe, state: State, parameters: dict[str, Any]) -> tuple
 
 
 @contextlib.contextmanager
-def _signals(containers: Containers | None) -> Iterator[None]:
-    """SIGTERM, Ctrl-C and a closed terminal stop a run alike: the step ends, then the runs are closed.
+def stopped_by_signals(end: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """SIGTERM, Ctrl-C and a closed terminal stop the work alike: `end` is called, then KeyboardInterrupt raised.
 
-    From the first signal on, others are ignored until that is done.
+    From the first signal on, others are ignored until the work is ended.
     """
 
     def stop(_number: int, _frame: Any) -> None:
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
-        containers.stop(GRACE_SECONDS) if containers else _end_children()
+        end()
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in STOPPING}
@@ -208,5 +208,5 @@ def _result(recipe: Recipe, run_id: str, outputs: dict[str, Any]) -> dict[str, A
         "data": {"sha256": manifest.sha256["all"], "rows": manifest.rows, "notes": manifest.notes},
         "training": outputs["model"].metadata["training"],
         "evaluation": outputs["evaluation"].path,
-        "report": outputs["report"].path,
+        "report": str(Path(outputs["evaluation"].path) / "report.html"),  # KFP's own copy has a name no browser takes
     }

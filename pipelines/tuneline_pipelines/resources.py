@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tuneline.config import Section, read_mapping, validate
 from tuneline.errors import without_credentials
+from tuneline.provenance import IMAGE
 from tuneline.tracking import KFP_RUN
 from tuneline_pipelines import trainjob
 from tuneline_pipelines.server import EnvName, ObjectName, Server
@@ -151,7 +152,7 @@ def _no_secret(values: dict[str, str]) -> dict[str, str]:
 
 
 class Steps(Section):
-    """The four steps."""
+    """The four steps, and the workers of a sweep."""
 
     prepare: StepProfile = StepProfile()
     """Data preparation."""
@@ -161,6 +162,8 @@ class Steps(Section):
     """Evaluation."""
     register_: StepProfile = Field(default=StepProfile(), alias="register")
     """Registration."""
+    sweep: StepProfile | None = None
+    """A worker of the sweep pipeline; none asks for what train does, in the image of its own."""
 
 
 class Profile(Section):
@@ -179,7 +182,7 @@ class Profile(Section):
     secret_files: list[SecretFiles] = Field(default_factory=list)
     """Secrets whose keys become files of every step."""
     model_cache: Volume | None = None
-    """A claim that keeps what prepare and train fetch from the hub (HF_HOME), so that it is fetched once."""
+    """A claim that keeps what prepare, train and a sweep fetch from the hub (HF_HOME), so that it is fetched once."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Pod labels of every step, for cost and ownership."""
     queue: LabelValue | None = None
@@ -190,6 +193,10 @@ class Profile(Section):
     """Resources, placement and volumes of each step."""
     trainjob: TrainJob | None = None
     """Training on several machines; needed where train.distributed.nodes is above 1."""
+
+    def gives(self, variable: str) -> bool:
+        """Whether the steps will have an environment variable."""
+        return variable in self.env or any(variable in secret.keys.values() for secret in self.secrets)
 
     @property
     def plain_environment(self) -> dict[str, str]:
@@ -208,11 +215,11 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _requests_fit(self) -> Profile:
-        for name in ("prepare", "train", "evaluate", "register_"):
-            step: StepProfile = getattr(self.steps, name)
+        for name in ("prepare", "train", "evaluate", "register_", "sweep"):
+            step: StepProfile | None = getattr(self.steps, name)
             for kind in ("cpu", "memory"):
-                request, limit = getattr(step, f"{kind}_request"), getattr(step, f"{kind}_limit")
-                if request and limit and _amount(request) > _amount(limit):
+                request, limit = (getattr(step, f"{kind}_{end}", None) for end in ("request", "limit"))
+                if request and limit and amount(request) > amount(limit):
                     raise ValueError(
                         f"steps.{name.rstrip('_')}.{kind}_request: {request!r} given; at most the limit {limit}"
                     )
@@ -222,7 +229,8 @@ class Profile(Section):
 _FACTORS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def _amount(quantity: str) -> float:
+def amount(quantity: str) -> float:
+    """A quantity of Kubernetes as a number, of bytes or of cores."""
     number = quantity.rstrip("mkMGTi")
     return float(number) * _FACTORS.get(quantity[len(number) :], 1)
 
@@ -241,11 +249,11 @@ def apply(profile: Profile, name: str, task: Any, nodes: int = 1) -> None:
 
     Args:
         profile: the cluster.
-        name: prepare, train, evaluate or register.
+        name: prepare, train, evaluate or register; sweep, a worker of that pipeline; or conclude, what follows on them.
         task: KFP's task.
         nodes: the recipe's train.distributed.nodes; above 1 the train step's own pod only looks on.
     """
-    step: StepProfile = getattr(profile.steps, "register_" if name == "register" else name)
+    step = _step(profile.steps, name)
     _image(profile.images, step, task)
     if name == "train" and profile.trainjob:
         trainjob.configure(profile, profile.trainjob, task)
@@ -254,6 +262,15 @@ def apply(profile: Profile, name: str, task: Any, nodes: int = 1) -> None:
     _place(profile, step, task)
     _environment(profile, name, step, task)
     task.set_retry(num_retries=step.retries, backoff_duration="30s", backoff_factor=2.0)
+
+
+def _step(steps: Steps, name: str) -> StepProfile:
+    workers = steps.sweep or steps.train.model_copy(update={"image": ""})
+    if name == "sweep":
+        return workers
+    if name == "conclude":  # in the workers' image, at the size of evaluate
+        return steps.evaluate.model_copy(update={"image": workers.image})
+    return getattr(steps, "register_" if name == "register" else name)
 
 
 _LOOKS_ON = {
@@ -305,9 +322,9 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
 def _environment(profile: Profile, name: str, step: StepProfile, task: Any) -> None:
     from kfp import kubernetes
 
-    cache = profile.model_cache if name in ("prepare", "train") else None
+    cache = profile.model_cache if name in ("prepare", "train", "sweep") else None
     home = {"HF_HOME": cache.mount_path} if cache else {}
-    for key, value in {**profile.plain_environment, **home}.items():
+    for key, value in {IMAGE: task.container_spec.image, **profile.plain_environment, **home}.items():
         task.set_env_variable(key, value)
     kubernetes.use_field_path_as_env(task, KFP_RUN, "metadata.labels['pipeline/runid']")  # KFP's id of the run
     for secret in profile.secrets:

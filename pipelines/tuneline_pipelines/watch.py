@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 from tuneline.errors import without_credentials
@@ -52,6 +55,10 @@ class Watcher:
             self._line(without_credentials(_COLOUR.sub("", line)))
         return len(text)
 
+    def isatty(self) -> bool:
+        """No: libraries ask before they print colours."""
+        return False
+
     def flush(self) -> None:
         """Write the log through."""
         self.log.flush()
@@ -83,3 +90,10 @@ class Watcher:
         self._started = time.monotonic()
         self.step, self.exception = step, ""
         self.tell(step, 0, 0, "started")
+
+
+@contextmanager
+def heard(tell: Tell) -> Iterator[None]:
+    """While this lasts, what a step's work prints in this process is told, and not printed."""
+    with Path(os.devnull).open("w", encoding="utf-8") as log, redirect_stdout(Watcher(log, tell)):
+        yield

@@ -55,6 +55,13 @@ def test_only_prepare_is_cached_and_only_when_its_input_is_pinned(pinned: bool) 
     assert cached == {"prepare": pinned, "train": False, "evaluate": False, "register": False}
 
 
+def test_the_name_whose_champion_is_compared_with_reaches_the_step_that_evaluates(spec: Any) -> None:
+    for step in ("evaluate", "register"):
+        inputs = spec.root.dag.tasks[step].inputs.parameters
+        assert inputs["register_name"].component_input_parameter == "register_name"
+        assert "register_name" in spec.components[f"comp-{step}"].input_definitions.parameters
+
+
 def test_artifacts_are_typed_so_that_the_ui_shows_them(spec: Any) -> None:
     kinds = {
         f"{name}.{output}": artifact.artifact_type.schema_title

@@ -33,6 +33,7 @@ def test_the_import_contracts_hold() -> None:
         ("tuneline.register.register", set()),
         ("tuneline.evaluate.evaluate", set()),
         ("tuneline.serve.batch", set()),
+        ("tuneline.serve.server", set()),
         ("tuneline.train.trainjob", set()),
         ("tuneline_pipelines.cli", set()),
         ("tuneline.train.train", {"torch", "transformers"}),

@@ -99,7 +99,7 @@ def test_every_step_gets_the_environment_and_credentials_by_name_only(documents:
     for executor in documents[0]["executors"].values():
         assert {entry["name"]: entry["value"] for entry in executor["container"]["env"]} == {
             "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
-            "PIP_NO_INDEX": "1",
+            "PIP_NO_INDEX": "1", "TUNELINE_IMAGE": executor["container"]["image"],
         }  # fmt: skip
     for executor in documents[1]["executors"].values():
         (secret,) = executor["secretAsEnv"]
@@ -126,12 +126,13 @@ def test_a_model_cache_serves_the_steps_that_fetch_and_secret_files_serve_all(tm
         executor = executors[f"exec-{step}"]
         (secret,) = executor["secretAsVolume"]
         assert (secret["secretName"], secret["mountPath"]) == ("corporate-ca", "/etc/ca")
+        own = [{"name": "TUNELINE_IMAGE", "value": container["image"]}]
         if step in ("prepare", "train"):
-            assert container["env"] == [{"name": "HF_HOME", "value": "/cache"}]
+            assert container["env"] == [*own, {"name": "HF_HOME", "value": "/cache"}]
             (mount,) = executor["pvcMount"]
             assert (mount["mountPath"], mount["subPath"]) == ("/cache", "hub")
         else:
-            assert "env" not in container
+            assert container["env"] == own
             assert "pvcMount" not in executor
 
 

@@ -1,0 +1,86 @@
+"""tuneline imbalance and tuneline choose: one JSON object, pages on the run, and bad input in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tuneline_pipelines.cli import app
+
+
+@pytest.fixture
+def ask(tmp_path: Path, tiny_checkpoint: Path, reviews_csv: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str, *more: str) -> Result:
+        words = [command, "text", f"data.train={reviews_csv}", "data.validation_share=0.3",
+                 f"model.name={tiny_checkpoint}", "model.max_length=16", "train.epochs=1",
+                 "train.learning_rate=5e-3"]  # fmt: skip
+        return CliRunner().invoke(app, [*words, *more])
+
+    return run
+
+
+def artifacts(run_id: str) -> set[str]:
+    from tuneline.tracking import client
+
+    assert client().get_run(run_id).info.status == "FINISHED"
+    return {file.path for file in client().list_artifacts(run_id)}
+
+
+def test_imbalance_compares_all_treatments_and_says_what_to_do(ask, own_store):
+    done = ask("imbalance", "--seeds", "1", "--folds", "2", "--json")
+    assert done.exit_code == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    names = [row["treatment"] for row in result["treatments"]]
+    assert names == ["none", "class_weights", "focal", "balanced_sampling", "logit_adjustment", "thresholds"]
+    assert result["recommended"] in names
+    assert "plain cross-entropy" in result["sentence"]
+    for row in result["treatments"]:
+        for metric in ("macro_f1", "average_precision", "recall"):
+            value, low, high = row[metric]
+            assert low <= value <= high
+        assert set(row["per_class_recall"]) == {"neg", "pos"}
+    assert artifacts(result["run_id"]) == {"imbalance.png", "imbalance.html", "imbalance.json", "configuration"}
+    assert list(own_store.rglob("test.arrow")) == []
+    page = Path(result["page"]).read_text(encoding="utf-8")
+    assert "pooled over 2 folds" in page
+    assert "data:image/png;base64," in page
+
+
+def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_checkpoint, tmp_path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_checkpoint, other)
+    done = ask("choose", "--models", f"{tiny_checkpoint},{other}", "--json")
+    assert done.exit_code == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    result = json.loads(line)
+    assert sorted(result["ranking"]) == sorted([str(tiny_checkpoint), str(other)])
+    assert [row["how"] for row in result["candidates"]][2:] == ["frozen, logistic head"] * 2 + [
+        "TF-IDF, logistic regression"
+    ]
+    assert result["sentence"].startswith("Take ")
+    assert artifacts(result["run_id"]) == {"choose.png", "choose.html", "choose.json", "configuration"}
+    assert list(own_store.rglob("test.arrow")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["imbalance", "--folds", "1"], "--folds: 1 given; take 2 or more, or 0 for the validation split"),
+        (["choose", "--models", "one"], "--models: 'one' given; name two checkpoints or more"),
+        (["choose", "--models", "a,b", "--metric", "f2"], "--metric: 'f2' given; must be accuracy or macro_f1"),
+        (["choose", "--models", "./none,./nowhere"], "model.name: ./none: no checkpoint there"),
+    ],
+)
+def test_bad_input_is_one_line(ask, words, told):
+    done = ask(*words)
+    assert done.exit_code == 2, done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("error:") == 1
