@@ -46,6 +46,16 @@ def draw(data: str, split: str, count: int, seed: int) -> tuple[list[str], list[
     return chosen.column("text").to_pylist(), [names.index(label) for label in chosen.column("label").to_pylist()]
 
 
+def token_ids(folder: Path, texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """Token ids of the texts by a checkpoint's tokenizer, the longer ones cut."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(tokens)
+    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+
+
 class Stopwatch:
     """Wall and processor seconds since it was made, and the process's peak memory."""
 
@@ -55,10 +65,10 @@ class Stopwatch:
     def read(self, texts: int) -> Facts:
         """texts_per_second, cpu_ms_per_text and peak_mib now, after so many texts."""
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        return {"texts_per_second": texts / wall, "cpu_ms_per_text": 1000 * cpu / texts, "peak_mib": _peak_mib()}
+        return {"texts_per_second": texts / wall, "cpu_ms_per_text": 1000 * cpu / texts, "peak_mib": peak_mib()}
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The most memory that this process has had; getrusage would count what its parent had before it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024

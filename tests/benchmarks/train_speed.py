@@ -15,23 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.benchmarks.rounds import CHECKPOINT, Facts, Stopwatch, alternate, draw, report, table
+from tests.benchmarks.rounds import CHECKPOINT, Facts, Stopwatch, alternate, draw, report, table, token_ids
 
 BATCH = 16
 WARM = 2
 """Batches before the clock starts: the first ones fill caches, and make the optimizer's state."""
 
 
-def _rows(options: Any) -> tuple[list[list[int]], list[int]]:
-    from tokenizers import Tokenizer
-
+def token_rows(options: Any) -> tuple[list[list[int]], list[int]]:
+    """Token ids and labels of the warm batches' texts and of options.steps batches more."""
     from tuneline import checkpoint
 
-    tokenizer = Tokenizer.from_file(str(checkpoint.resolve(CHECKPOINT) / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(options.tokens)
     texts, labels = draw(options.data, "train", BATCH * (options.steps + WARM), options.seed)
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts)], labels
+    return token_ids(checkpoint.resolve(CHECKPOINT), texts, options.tokens), labels
 
 
 def _ours(precision: Literal["bf16", "fp32"]) -> Callable[[Any], Facts]:
@@ -43,7 +39,7 @@ def _ours(precision: Literal["bf16", "fp32"]) -> Callable[[Any], Facts]:
         from tuneline.train.loop import Examples, train_loop
         from tuneline.train.train import load_network
 
-        rows, labels = _rows(options)
+        rows, labels = token_rows(options)
         torch.manual_seed(options.seed)
         classifier = classifier_for(load_network(CHECKPOINT, [str(label) for label in sorted(set(labels))]))
         settings = TrainConfig(
@@ -68,7 +64,15 @@ def _ours(precision: Literal["bf16", "fp32"]) -> Callable[[Any], Facts]:
     return run
 
 
-def _trainer(**changes: Any) -> Callable[[Any], Facts]:
+def trainer(freeze: Callable[[Any], None] = lambda _: None, epochs: int = 1, **changes: Any) -> Callable[[Any], Facts]:
+    """The Trainer with its defaults, but for `changes` in its arguments; with any of them, attention drops nothing.
+
+    Args:
+        freeze: called with the network before training.
+        epochs: passes over the texts that are measured.
+        changes: of TrainingArguments.
+    """
+
     def run(options: Any) -> Facts:
         from transformers import (
             AutoModelForSequenceClassification,
@@ -81,12 +85,13 @@ def _trainer(**changes: Any) -> Callable[[Any], Facts]:
 
         from tuneline import checkpoint
 
-        rows, labels = _rows(options)
+        rows, labels = token_rows(options)
         folder = checkpoint.resolve(CHECKPOINT)
         network_changes = {"attention_probs_dropout_prob": 0.0} if changes else {}
         network = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=len(set(labels)), **network_changes
         )
+        freeze(network)
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
         data: Any = [
             {"input_ids": row, "attention_mask": [1] * len(row), "labels": label}
@@ -97,29 +102,29 @@ def _trainer(**changes: Any) -> Callable[[Any], Facts]:
             def on_train_begin(self, *_: Any, **__: Any) -> None:
                 self.watch = Stopwatch()
 
-            def on_epoch_end(self, *_: Any, **__: Any) -> None:
-                self.facts = self.watch.read(BATCH * options.steps)
+            def on_train_end(self, *_: Any, **__: Any) -> None:
+                self.facts = self.watch.read(BATCH * options.steps * epochs)
 
-        def fit(part: Any, clock: Clock) -> None:
+        def fit(part: Any, clock: Clock, passes: int) -> None:
             with tempfile.TemporaryDirectory() as out:
                 arguments = TrainingArguments(
-                    out, num_train_epochs=1, per_device_train_batch_size=BATCH, report_to="none", use_cpu=True,
+                    out, num_train_epochs=passes, per_device_train_batch_size=BATCH, report_to="none", use_cpu=True,
                     save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=options.seed, **changes,
                 )  # fmt: skip
                 collator = DataCollatorWithPadding(tokenizer)
                 Trainer(network, arguments, collator, train_dataset=part, callbacks=[clock]).train()
 
         clock = Clock()
-        fit(data[: BATCH * WARM], clock)
-        fit(data[BATCH * WARM :], clock)
+        fit(data[: BATCH * WARM], clock, 1)
+        fit(data[BATCH * WARM :], clock, epochs)
         return clock.facts
 
     return run
 
 
 CONTENDERS: dict[str, Callable[[Any], Facts]] = {
-    "trainer": _trainer(),
-    "rival": _trainer(bf16=True, train_sampling_strategy="group_by_length"),
+    "trainer": trainer(),
+    "rival": trainer(bf16=True, train_sampling_strategy="group_by_length"),
     "bf16": _ours("bf16"),
     "fp32": _ours("fp32"),
 }

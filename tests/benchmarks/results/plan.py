@@ -1,0 +1,248 @@
+"""What is measured: sizes, ways of tuning and their settings. Each training is a `tuneline run` command.
+
+The sizes are what two cores train and answer in an hour and a half or so when nothing else runs. Settings are
+those of the recipes that ship; what a recipe does not say is chosen on validation rows first (`choosing`), never on
+test rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.rounds import CHECKPOINT
+
+SEEDS = 3
+ROWS, FEW, RATE = "rows", "few", "rates"
+LINEAR, HEAD, TOP, LORA, BITFIT, ALL, ARTICLE = "linear", "head", "top_layers", "lora", "bitfit", "all", "article"
+ARTICLE_EPOCHS, HEAD_EPOCHS = 10, 10
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One of the article's tasks.
+
+    Attributes:
+        name: of the recipe and of the folder of data.
+        title: for people.
+        classes: how many there are.
+        splits: files that there are.
+        keys: what the recipe is changed in.
+        texts: training texts; 0 takes all.
+        epochs: as the recipe has them.
+        rate: learning rate, as the recipe has it.
+        few: training texts of the cases with few labels.
+        chooses: the scenario on whose validation rows the learning rates were chosen.
+        speed: texts a second and core in training, and in answering: the first guess of how long it takes.
+        tests: test texts.
+        outside: a label for what belongs to no class, which published figures leave out.
+        few_keys: what the cases with few labels change beside.
+        speed: texts a second in training, and in answering: the first guess of how long it takes.
+    """
+
+    name: str
+    title: str
+    classes: int
+    splits: tuple[str, ...]
+    keys: tuple[str, ...]
+    texts: int
+    epochs: int
+    rate: float
+    few: tuple[int, ...]
+    chooses: str
+    speed: tuple[float, float]
+    tests: int
+    outside: str = ""
+    few_keys: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """Training texts, also where all are taken."""
+        return self.texts or ALL_TEXTS[self.name]
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("sms_spam", "Spam: SMS Spam, 2 classes, one in seven is spam", 2, ("train",),
+                 (), 0, 3, 5e-5, (), "ag_news", (80, 250), 1122),
+        Scenario("ag_news", "Topic: AG News, 4 classes", 4, ("train", "test"),
+                 ("data.max_test=2000", "data.max_validation=500"), 2400, 3, 5e-5, (50, 100, 200, 1000), "ag_news",
+                 (65, 120), 2000, few_keys=("data.max_test=1000",)),
+        Scenario("clinc150", "Intent: CLINC150, 150 classes and out of scope", 151, ("train", "validation", "test"),
+                 ("data.max_validation=1000",), 3020, 5, 1e-4, (1510,), "clinc150", (110, 450), 5500, outside="oos"),
+        Scenario("imdb", "Sentiment: IMDB, 2 classes", 2, ("train", "test"),
+                 ("model.max_length=256", "data.max_test=1000", "data.max_validation=300"), 1000, 3, 5e-5, (),
+                 "ag_news", (17, 24), 1000),
+    )
+}  # fmt: skip
+ALL_TEXTS = {"sms_spam": 3853}
+
+MODES = {
+    LINEAR: "linear baseline",
+    HEAD: "frozen encoder, head tuned",
+    TOP: "upper 2 of 6 layers",
+    LORA: "LoRA",
+    BITFIT: "biases (BitFit)",
+    ALL: "full fine-tuning",
+    ARTICLE: "the article's recipe",
+}
+
+CANDIDATES = {HEAD: (3e-4, 1e-3, 3e-3, 1e-2), TOP: (1e-4, 3e-4, 1e-3), LORA: (1e-3, 3e-3), BITFIT: (1e-3, 3e-3),
+              ALL: (1e-4, 3e-4)}  # fmt: skip
+"""Learning rates that are tried on validation rows, beside the recipe's own where all or the upper layers are tuned."""
+CHOOSING = {"ag_news": 1000, "clinc150": 1510}
+"""Training texts of the trainings that choose among them: one task of few classes, one of many."""
+
+Rates = dict[tuple[str, str], float]
+"""By scenario and mode."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, or the linear baseline, and its answers on the test rows.
+
+    Attributes:
+        part: ROWS, FEW or RATE (which has no answers: it reads validation rows alone).
+        scenario, mode: names.
+        seed: of the training; of the draw of its texts too where there are few.
+        words: a recipe and what it is changed in: what stands behind `tuneline run`.
+        passes: texts that go through training, for the guess of its seconds.
+    """
+
+    part: str
+    scenario: str
+    mode: str
+    seed: int
+    words: tuple[str, ...]
+    passes: float
+
+    @property
+    def command(self) -> str:
+        """What a person types; of the linear baseline, the run beside which it is shown."""
+        return f"tuneline run {' '.join(self.words)}"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What is run once."""
+        return self.part, self.mode, self.command
+
+    def seconds(self) -> float:
+        """A guess, of a quiet machine."""
+        training, answering = SCENARIOS[self.scenario].speed
+        tests = SCENARIOS[self.scenario].tests
+        return 4 + self.passes / training + (tests / answering if self.part != RATE and self.mode != LINEAR else 0)
+
+
+def words(scenario: Scenario, texts: int, seed: int, *more: str) -> tuple[str, ...]:
+    """The recipe with its data and the embedded checkpoint."""
+    files = (f"data.{split}=$TUNELINE_DATA/{scenario.name}/{split}.parquet" for split in scenario.splits)
+    drawn = (f"data.max_train={texts}",) if texts else ()
+    return (scenario.name, f"model.name={CHECKPOINT}", *files, *scenario.keys, *drawn, *more, f"train.seed={seed}")
+
+
+def settings(scenario: Scenario, mode: str, rate: float, epochs: int | None = None) -> tuple[str, ...]:
+    """What a way of tuning changes in the recipe.
+
+    Args:
+        scenario: whose recipe.
+        mode: one of MODES.
+        rate: its learning rate.
+        epochs: instead of the recipe's.
+    """
+    if mode == ARTICLE:
+        return (f"train.epochs={ARTICLE_EPOCHS}", "train.learning_rate=1e-5", "train.weight_decay=0",
+                "train.warmup_share=0", "train.encoder_dropout=true")  # fmt: skip
+    epochs = max(HEAD_EPOCHS, epochs or 0) if mode == HEAD else epochs
+    found = (f"train.tune={mode}",) if mode not in (LINEAR, ALL) else ()
+    found += (f"train.learning_rate={rate:g}",) if rate != scenario.rate else ()
+    return (*found, f"train.epochs={epochs}") if epochs else found
+
+
+def chosen(lines: Iterable[dict[str, Any]]) -> Rates:
+    """The learning rates of highest validation accuracy, equals told apart by log loss, for every scenario and mode.
+
+    The recipe's own is left to full fine-tuning where another task's validation rows would have to choose.
+    """
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        if line["part"] == RATE:
+            at = line["scenario"], line["mode"]
+            best[at] = max(best.get(at, line), line, key=_on_validation)
+    return {
+        (scenario.name, mode): best[scenario.chooses, mode]["rate"]
+        for scenario in SCENARIOS.values() for mode in CANDIDATES
+        if (scenario.chooses, mode) in best and (mode != ALL or scenario.chooses == scenario.name)
+    }  # fmt: skip
+
+
+def article_texts(scenario: Scenario) -> int:
+    """So many that ten epochs pass as many texts through the model as full fine-tuning does."""
+    return scenario.counted * scenario.epochs // ARTICLE_EPOCHS
+
+
+def few_epochs(scenario: Scenario, texts: int) -> int:
+    """A handful of texts gets more epochs: 200 steps, but no more than 20 epochs and no less than the recipe's."""
+    return max(scenario.epochs, min(20, math.ceil(200 * BATCH / texts)))
+
+
+def _on_validation(line: dict[str, Any]) -> tuple[float, float]:
+    return line["validation_accuracy"], -line["validation_loss"]
+
+
+def choosing(only: Sequence[str], modes: Sequence[str]) -> list[Job]:
+    """The trainings that choose the learning rates of these scenarios and modes, on validation rows alone."""
+    found = []
+    for scenario in (SCENARIOS[name] for name in CHOOSING if name in {SCENARIOS[of].chooses for of in only}):
+        for mode, rates in ((mode, CANDIDATES[mode]) for mode in modes if mode in CANDIDATES):
+            for rate in dict.fromkeys((scenario.rate, *rates) if mode in (TOP, ALL) else rates):
+                texts = CHOOSING[scenario.name]
+                own = words(scenario, texts, 0, *settings(scenario, mode, rate))
+                found.append(Job(RATE, scenario.name, mode, 0, own, passes(scenario, mode, texts)))
+    return found
+
+
+def jobs(parts: Sequence[str], only: Sequence[str], modes: Sequence[str], seeds: int, rates: Rates) -> list[Job]:
+    """All that is asked for: every scenario's first seed first, so that an interrupted run has a page to show."""
+    scenarios, found = [SCENARIOS[name] for name in only], []
+    for seed in range(seeds):
+        if ROWS in parts:
+            for scenario in scenarios:
+                found.extend(row(scenario, mode, seed, rates) for mode in modes if mode != LINEAR or seed == 0)
+        if FEW in parts:
+            for scenario in scenarios:
+                found.extend(few(scenario, modes, seed, rates))
+    return found
+
+
+def rate_of(scenario: Scenario, mode: str, rates: Rates) -> float:
+    """The chosen rate, or the recipe's; the linear baseline is shown beside full fine-tuning."""
+    return rates.get((scenario.name, ALL if mode == LINEAR else mode), scenario.rate)
+
+
+def row(scenario: Scenario, mode: str, seed: int, rates: Rates) -> Job:
+    """A row of the scenario's table, with one of its seeds."""
+    texts = article_texts(scenario) if mode == ARTICLE else scenario.texts
+    own = words(scenario, texts, seed, *settings(scenario, mode, rate_of(scenario, mode, rates)))
+    return Job(ROWS, scenario.name, mode, seed, own, passes(scenario, mode, texts or scenario.counted))
+
+
+def few(scenario: Scenario, modes: Sequence[str], seed: int, rates: Rates) -> Iterator[Job]:
+    """The cases with few labels, each seed on texts of its own."""
+    for texts in scenario.few:
+        for mode in (mode for mode in (LINEAR, HEAD, ALL) if mode in modes):
+            epochs = few_epochs(scenario, texts)
+            tuned = settings(scenario, mode, rate_of(scenario, mode, rates), epochs)
+            own = words(scenario, texts, seed, *tuned, *scenario.few_keys, f"data.seed={seed}")
+            yield Job(FEW, scenario.name, mode, seed, own, passes(scenario, mode, texts, epochs))
+
+
+def passes(scenario: Scenario, mode: str, texts: int, epochs: int | None = None) -> float:
+    """Texts that training computes; what is frozen is computed once, and forward alone."""
+    epochs = epochs or scenario.epochs
+    share = {LINEAR: 0.0, HEAD: 0.35 + 0.02 * max(HEAD_EPOCHS, epochs), TOP: 0.25 + 0.25 * epochs,
+             ARTICLE: ARTICLE_EPOCHS, LORA: 0.9 * epochs, BITFIT: 0.9 * epochs}  # fmt: skip
+    return texts * share.get(mode, epochs)

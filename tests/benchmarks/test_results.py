@@ -1,0 +1,231 @@
+"""The results page: commands that are real, a page that says what the numbers say, nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.results import page, runner
+from tests.benchmarks.results.job import Line, packed, recipe_of, unpacked
+from tests.benchmarks.results.numbers import read
+from tests.benchmarks.results.plan import (
+    ALL,
+    ARTICLE,
+    BATCH,
+    CANDIDATES,
+    FEW,
+    HEAD,
+    LINEAR,
+    MODES,
+    RATE,
+    ROWS,
+    SCENARIOS,
+    TOP,
+    Job,
+    choosing,
+    chosen,
+    jobs,
+)
+from tuneline.config import Recipe
+
+TESTS = 300
+BASE = {LINEAR: 0.80, HEAD: 0.78, TOP: 0.85, ALL: 0.90, ARTICLE: 0.70}
+Score = Callable[[Job], float]
+
+
+def everything(lines: list[Line], seeds: int = 2) -> list[Job]:
+    return jobs((ROWS, FEW), list(SCENARIOS), list(MODES), seeds, chosen(lines))
+
+
+def line_of(job: Job, share: float) -> Line:
+    """As a job writes it, with so large a share of right answers."""
+    draw, classes = np.random.default_rng(0), SCENARIOS[job.scenario].classes
+    labels = draw.integers(0, classes, TESTS)
+    wrong = np.random.default_rng([job.seed, len(job.mode)]).permutation(TESTS)[round(share * TESTS) :]
+    answers = labels.copy()
+    answers[wrong] = (labels[wrong] + 1) % classes
+    return {
+        "part": job.part, "scenario": job.scenario, "mode": job.mode, "seed": job.seed, "command": job.command,
+        "rows": {"train": texts_of(job), "validation": 50, "test": TESTS}, "seconds": job.passes / 100 + 1,
+        "peak_mib": 900.0, "texts_per_second": 100.0, "latency_ms": 0.2 if job.mode == LINEAR else 6.0,
+        "metrics": {"accuracy": [share, share - 0.05, share + 0.05]}, "test_sha256": job.scenario, "classes": classes,
+        "outside": classes - 1 if SCENARIOS[job.scenario].outside else None, "labels": packed(labels),
+        "answers": packed(answers), "machine": "Xeon, 2 cores",
+    }  # fmt: skip
+
+
+def texts_of(job: Job) -> int:
+    asked = re.search(r"max_train=(\d+)", job.command)
+    return int(asked.group(1)) if asked else SCENARIOS[job.scenario].counted
+
+
+def rate_line(job: Job, best: float) -> Line:
+    rate = recipe_of(job.words).train.learning_rate
+    return {
+        "part": RATE, "scenario": job.scenario, "mode": job.mode, "seed": 0, "command": job.command, "rate": rate,
+        "rows": {"train": texts_of(job)}, "validation_accuracy": 0.9 if rate == best else 0.8, "validation_loss": 0.4,
+    }  # fmt: skip
+
+
+def scores(job: Job) -> float:
+    return BASE.get(job.mode, 0.86) + 0.005 * job.seed
+
+
+def results(path: Path, score: Score = scores, keep: Callable[[Job], bool] = lambda _: True) -> Path:
+    """A file of lines such as a run writes."""
+    rates = [rate_line(job, 3e-3) for job in choosing(list(SCENARIOS), list(MODES))]
+    lines = rates + [line_of(job, score(job)) for job in everything(rates) if keep(job)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("TUNELINE_DATA", str(tmp_path / "data"))
+
+
+def commands(text: str) -> list[tuple[str, ...]]:
+    return [tuple(line.split()[2:]) for line in text.splitlines() if line.startswith("tuneline run ")]
+
+
+def test_every_command_of_the_page_is_a_recipe_that_tuneline_run_takes(tmp_path: Path):
+    found = commands(page.text(read(results(tmp_path / "r.jsonl"), 2)))
+    few = 3 * sum(len(scenario.few) for scenario in SCENARIOS.values())
+    assert len(found) == len(SCENARIOS) * len(MODES) + few
+    for words in found:
+        recipe = recipe_of(words)
+        assert isinstance(recipe, Recipe)
+        assert recipe.train.seed == 0
+        assert recipe.data.train.startswith(str(tmp_path / "data"))
+    tuned = {recipe_of(words).train.tune for words in found}
+    assert tuned == {"all", "head", "top_layers", "lora", "bitfit"}
+
+
+def test_the_article_has_its_own_settings_and_as_many_passes_as_full_fine_tuning():
+    found = {job.mode: job for job in everything([], 1) if job.part == ROWS and job.scenario == "ag_news"}
+    settings = recipe_of(found[ARTICLE].words).train
+    assert (settings.epochs, settings.learning_rate, settings.weight_decay, settings.warmup_share) == (10, 1e-5, 0, 0)
+    assert found[ARTICLE].passes == pytest.approx(found[ALL].passes, rel=0.01)
+
+
+def test_few_texts_get_more_epochs_but_never_fewer_than_the_recipe():
+    found = [job for job in everything([], 1) if job.part == FEW and job.mode == ALL]
+    epochs = {(job.scenario, texts_of(job)): recipe_of(job.words).train.epochs for job in found}
+    assert epochs["ag_news", 50] == 20
+    assert all(count >= SCENARIOS[name].epochs for (name, _), count in epochs.items())
+    assert all(count == 20 or count * texts >= 200 * BATCH for (_, texts), count in epochs.items())
+
+
+def test_a_rate_is_the_one_that_was_best_on_validation_rows_and_stands_in_the_commands():
+    wanted = choosing(list(SCENARIOS), list(MODES))
+    rates = chosen([rate_line(job, 1e-2 if job.scenario == "clinc150" else 1e-3) for job in wanted])
+    assert rates["imdb", HEAD] == 1e-3
+    assert rates["clinc150", HEAD] == 1e-2
+    of_head = {job.scenario: job for job in jobs((ROWS,), list(SCENARIOS), [HEAD], 1, rates)}
+    assert recipe_of(of_head["clinc150"].words).train.learning_rate == 1e-2
+    assert recipe_of(of_head["sms_spam"].words).train.learning_rate == 1e-3
+    assert {mode for _, mode in rates} == set(CANDIDATES)
+    assert ("imdb", ALL) not in rates
+    assert len({job.key for job in wanted}) == len(wanted)
+
+
+def test_only_what_the_file_lacks_is_run_again_and_a_line_cut_short_is_no_line(tmp_path: Path):
+    path = results(tmp_path / "r.jsonl")
+    wanted = everything([json.loads(line) for line in path.read_text().splitlines()])
+    assert runner.missing(wanted, path) == []
+    path.write_text(path.read_text()[:-20])
+    assert runner.missing(wanted, path) == [wanted[-1]]
+
+
+def test_results_of_other_sizes_are_passed_over(tmp_path: Path):
+    path = results(tmp_path / "r.jsonl")
+    path.write_text(path.read_text().replace("max_train=2400", "max_train=2401"))
+    found = read(path, 2)
+    assert {row.mode for row in found.rows["ag_news"]} == {ARTICLE}
+    assert any(job.scenario == "ag_news" for job in found.lacking)
+
+
+def test_the_page_names_what_was_not_measured(tmp_path: Path):
+    path = results(tmp_path / "r.jsonl", keep=lambda job: not (job.scenario == "imdb" and job.seed == 1))
+    told = page.text(read(path, 2))
+    assert "**Not complete**" in told
+    assert "imdb full fine-tuning (seeds 1)" in told
+    assert "Not complete" not in page.text(read(results(tmp_path / "all.jsonl"), 2))
+
+
+def test_rows_are_means_over_seeds_and_differences_are_of_the_same_rows(tmp_path: Path):
+    full = read(results(tmp_path / "r.jsonl"), 2).row("imdb", ALL)
+    assert full
+    assert full.seeds == 2
+    assert full.score["accuracy"][0] == pytest.approx(np.mean([round(s * TESTS) / TESTS for s in (0.90, 0.905)]))
+    value, low, high = full.over_linear["accuracy"]
+    assert value == pytest.approx(full.score["accuracy"][0] - 0.80)
+    assert 0 < low < value < high
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.92, "full fine-tuning beats the linear baseline beyond chance"),
+        (0.80, "full fine-tuning does not beat the linear baseline beyond chance"),
+        (0.55, "full fine-tuning is worse than the linear baseline, beyond chance"),
+    ],
+)
+def test_the_verdict_follows_the_numbers(tmp_path: Path, share: float, told: str):
+    path = results(tmp_path / "r.jsonl", lambda job: share if job.mode == ALL else 0.80)
+    text = page.text(read(path, 2))
+    lines = [line for line in text.splitlines() if line.startswith("- **") and "training texts: full" in line]
+    assert len(lines) == len(SCENARIOS)
+    assert all(told in line for line in lines)
+    assert ("as good.** On none of SMS Spam" in text) == (share > 0.9)
+
+
+def test_a_file_of_two_test_splits_is_refused(tmp_path: Path):
+    path = results(tmp_path / "r.jsonl")
+    text = path.read_text()
+    path.write_text(text.replace('"test_sha256": "imdb"', '"test_sha256": "other"', 1))
+    with pytest.raises(SystemExit, match="imdb: results of different test rows"):
+        read(path, 2)
+
+
+def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path):
+    path = results(tmp_path / "r.jsonl", keep=lambda job: job.scenario == "sms_spam" and job.mode in (LINEAR, HEAD))
+    written = page.write(path, tmp_path / "out")
+    assert [file.name for file in written] == ["RESULTS.md", "partial-tuning.svg"]
+    assert all(file.stat().st_size > 1000 for file in written)
+    assert "## Spam: SMS Spam" in written[0].read_text()
+    assert "## Sentiment" not in written[0].read_text()
+
+
+def test_answers_survive_their_packing():
+    values = np.arange(151)[::-1]
+    assert (unpacked(packed(values)) == values).all()
+
+
+def test_a_job_trains_answers_and_is_scored_as_evaluate_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The real thing on the embedded checkpoint would take minutes: a tiny one, on the same path."""
+    from tests.benchmarks.results.job import run
+    from tests.components.conftest import write_csv
+    from tests.conftest import reviews, write_tiny_checkpoint
+
+    tiny = write_tiny_checkpoint(tmp_path / "tiny")
+    write_csv(tmp_path / "data" / "rows.csv", reviews(400))
+    own = ("text", f"model.name={tiny}", "data.train=$TUNELINE_DATA/rows.csv", "model.max_length=16",
+           "train.learning_rate=5e-3", "train.epochs=10", "train.seed=1")  # fmt: skip
+    of: dict[str, Any] = {"part": ROWS, "scenario": "sms_spam", "seed": 1, "words": own, "passes": 100}
+    data = runner.prepared(Job(mode=ALL, **of), tmp_path)
+    found, linear = (run(Job(mode=mode, **of), data) for mode in (ALL, LINEAR))
+    assert found["test_sha256"] == linear["test_sha256"]
+    for line in (found, linear):
+        right = (unpacked(line["labels"]) == unpacked(line["answers"])).mean()
+        assert line["metrics"]["accuracy"][0] == pytest.approx(right)
+        assert min(line["seconds"], line["latency_ms"], line["peak_mib"], line["texts_per_second"]) > 0
+    assert found["metrics"]["accuracy"][0] > 0.8
+    assert run(Job(mode=ALL, **of), data)["answers"] == found["answers"]
