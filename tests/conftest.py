@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from infra.local.stack import free_port as free_port
@@ -11,6 +15,23 @@ from infra.local.stack import free_port as free_port
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: tests share their cores
 ROOT = Path(__file__).parent.parent
 WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay in one process, and so do all that build and run images, whatever --dist says.
+
+    Its own loadgroup does nothing with pytest 9.2 (xdist 3.8 writes the group to a node's id, which that pytest takes
+    from elsewhere): each process built all images then.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "docker" if file.startswith("tests/docker/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +47,18 @@ def real_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test has an MLflow store and a state folder of its own, and no hub."""
+def own_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """KFP's local runner puts a print of its own in the builtins, and with tasks in parallel leaves it there."""
+    monkeypatch.setattr(builtins, "print", print)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test has an MLflow store and a state folder of its own, and no hub.
+
+    `mlflow.set_tracking_uri` outranks the environment and outlives the test: whoever calls it is told here,
+    rather than the test that comes after it in some other order.
+    """
     home = tmp_path / "home"
     monkeypatch.setenv("TUNELINE_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -35,17 +66,23 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "TUNELINE_PARENT_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    return home
+    yield home
+    service = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    assert service is None or service._tracking_uri is None, "set MLFLOW_TRACKING_URI by monkeypatch instead"
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `write_tiny_checkpoint`; to be read only."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+def write_tiny_checkpoint(folder: Path) -> Path:
     """A BERT of two layers with random weights and a word-level tokenizer, as a Hugging Face folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()

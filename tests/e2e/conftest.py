@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from infra.local.stack import StackError, postgres_folder
 from infra.local.stack import wait_until_healthy as wait_until_healthy
 
 TUNELINE = str(Path(sys.executable).parent / "tuneline")
@@ -80,3 +81,13 @@ def project(tmp_path: Path, empty_store: Path) -> Project:
     (folder / ".tuneline").mkdir(parents=True)
     shutil.copy(empty_store, folder / ".tuneline")
     return Project(folder)
+
+
+def require_postgres() -> None:
+    """Skip where PostgreSQL is not installed, or fail where TUNELINE_REQUIRE_TOOLS=1."""
+    try:
+        postgres_folder()
+    except StackError as error:
+        if os.environ.get("TUNELINE_REQUIRE_TOOLS") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))

@@ -7,10 +7,12 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import reviews
+from tests.conftest import free_port, reviews
 from tests.e2e.conftest import Project
 
 FILE = "python3 'reviews'.csv"  # KFP's runner rewrites the word python3, and hands what it runs to a shell
@@ -73,10 +75,39 @@ def test_mlflow_holds_a_finished_parent_and_a_child_a_step(shared: Project, resu
     assert children["train"].data.tags["tuneline.version.torch"]
 
 
-def test_predictions_by_alias_agree_with_the_evaluation(shared: Project, result: dict[str, Any]) -> None:
+def test_a_version_is_made_again_bit_for_bit_and_nothing_is_registered(shared: Project, result: dict[str, Any]) -> None:
+    del result
+    before = [version.version for version in shared.store.search_model_versions("name='reviews'")]
+    found = json.loads(shared.tuneline("reproduce", "reviews/1", "--json").stdout)
+    assert (found["model"], found["version"], found["status"]) == ("reviews", "1", "identical")
+    assert found["weights"]["found"] == found["weights"]["registered"]
+    assert (found["answers"]["flipped"], found["answers"]["largest_difference"]) == (0, 0.0)
+    assert found["environment"] == {}
+    assert [version.version for version in shared.store.search_model_versions("name='reviews'")] == before
+
+
+def test_another_seed_is_found_to_give_other_weights(shared: Project, result: dict[str, Any]) -> None:
+    del result
+    done = shared.tuneline("reproduce", "reviews@champion", "train.seed=1")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("reviews version 1: other weights")
+
+
+def test_other_data_are_refused_before_a_training(shared: Project, result: dict[str, Any], tmp_path: Path) -> None:
+    del result
+    changed = tmp_path / "changed.csv"
+    changed.write_text((shared.folder / FILE).read_text(encoding="utf-8").replace("good", "fine"), encoding="utf-8")
+    done = shared.tuneline("reproduce", "reviews/1", f"data.train={changed}")
+    assert done.returncode == 2
+    assert "reviews/1: made from data of SHA-256" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("train ")]
+
+
+def test_predictions_by_alias_agree_with_the_evaluation(
+    shared: Project, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow.pyfunc
     import pandas as pd
-    import pyarrow.parquet as pq
 
     evaluated = pq.read_table(Path(result["evaluation"]) / "predictions.parquet").to_pydict()
     texts = [text for text, _ in reviews(400)]
@@ -88,7 +119,7 @@ def test_predictions_by_alias_agree_with_the_evaluation(shared: Project, result:
     assert written["text"].tolist() == held_out
     probabilities = pd.DataFrame(evaluated["probabilities"], columns=["p(neg)", "p(pos)"])
     assert (written[["p(neg)", "p(pos)"]] - probabilities).abs().to_numpy().max() < 1e-5
-    mlflow.set_tracking_uri(f"sqlite:///{shared.folder / '.tuneline' / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared.folder / '.tuneline' / 'mlflow.db'}")
     loaded = mlflow.pyfunc.load_model("models:/reviews@champion").predict(held_out)
     assert (loaded[["p(neg)", "p(pos)"]] - probabilities).abs().to_numpy().max() < 1e-5
     assert loaded["label"].tolist() == written["label"].tolist()
@@ -104,6 +135,32 @@ def test_predictions_without_a_file_go_to_stdout_and_are_safe_in_a_spreadsheet(
     (row,) = csv.DictReader(done.stdout.splitlines())
     assert row["text"] == "'=2+3 good film"
     assert float(row["p(neg)"]) + float(row["p(pos)"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_service_answers_over_http_as_the_file_was_labelled(shared: Project, result: dict[str, Any]) -> None:
+    del result
+    texts = [text for text, _ in reviews(20, start=900)]
+    (shared.folder / "some.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    done = shared.tuneline("predict", "reviews@champion", "some.jsonl", "-o", "some.parquet")
+    assert done.returncode == 0, done.stderr
+    port = free_port()
+    service = shared.start("serve", "reviews@champion", "--port", str(port))
+    try:
+        assert service.stdout and f"reviews/1 answers at http://127.0.0.1:{port}" in service.stdout.readline()
+        asked = Request(
+            f"http://127.0.0.1:{port}/predict",
+            json.dumps({"texts": texts}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urlopen(asked, timeout=60) as answer:
+            found = json.load(answer)["predictions"]
+    finally:
+        service.terminate()
+        service.communicate(timeout=60)
+    assert service.returncode == 0
+    written = pq.read_table(shared.folder / "some.parquet").to_pylist()
+    assert [row["label"] for row in found] == [row["label"] for row in written]
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in written], abs=1e-5)
 
 
 @pytest.mark.parametrize(

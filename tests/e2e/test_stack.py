@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 import pytest
-from infra.local.stack import USER, Stack, StackError, postgres_folder, stack
+from infra.local.stack import USER, Stack, stack
 
 from tests.conftest import reviews
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, require_postgres
 from tests.e2e.faults import FaultyS3
 
 pytestmark = pytest.mark.slow
@@ -38,12 +38,7 @@ def s3() -> Iterator[FaultyS3]:
 
 @pytest.fixture(scope="module")
 def servers(s3: FaultyS3) -> Iterator[Stack]:
-    try:
-        postgres_folder()
-    except StackError as error:
-        if os.environ.get("TUNELINE_REQUIRE_TOOLS") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    require_postgres()
     with stack(s3.in_front_of) as running:
         yield running
 

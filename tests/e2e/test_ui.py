@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -35,7 +37,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) ->
 
 
 @pytest.fixture(scope="module")
-def address(finished: tuple[Project, dict[str, Any]]) -> Iterator[str]:
+def searched(finished: tuple[Project, dict[str, Any]], tiny_checkpoint: Path) -> dict[str, Any]:
+    """A sweep of four trials, in the same store."""
+    return finished[0].succeed(
+        "sweep", "text", "data.train=reviews.csv", f"model.name={tiny_checkpoint}", "model.max_length=32",
+        "train.learning_rate=0.01", "register.name=search", "--budget", "4trials", "sweep.pruner=none",
+        "sweep.space={train.learning_rate: {low: 0.001, high: 0.02, log: true}, train.epochs: {low: 1, high: 3}, "
+        "train.tune: [all, head]}", "sweep.seeds=1",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(finished: tuple[Project, dict[str, Any]], searched: dict[str, Any]) -> Iterator[str]:
+    del searched
     port = free_port()
     command = finished[0].start("ui", "--port", str(port))
     url = f"http://127.0.0.1:{port}"
@@ -62,7 +76,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def page(browser: Any, address: str, wanted: list[str], picture: str) -> None:
     """Open a page, wait until it shows every wanted text, and keep a screenshot in $TUNELINE_SCREENSHOTS."""
-    browser.get(f"{address}?workflowType=machine_learning")
+    browser.get(f"{address}{'&' if '?' in address else '?'}workflowType=machine_learning")
     until = time.monotonic() + 60
     while missing := [text for text in wanted if text not in browser.find_element("tag name", "body").text]:
         assert time.monotonic() < until, f"not on the page: {missing}"
@@ -94,3 +108,26 @@ def test_the_registered_model_shows_its_aliases(
 ) -> None:
     del finished
     page(browser, f"{address}/#/models/reviews", ["Version 1", "champion", "challenger"], "model.png")
+
+
+def test_the_parallel_coordinates_of_a_sweeps_trials_show_what_was_searched_and_the_score(
+    finished: tuple[Project, dict[str, Any]], searched: dict[str, Any], address: str, browser: Any
+) -> None:
+    store = finished[0].store
+    experiment = store.get_experiment_by_name("search").experiment_id
+    runs = [row["run_id"] for row in searched["trials"]]
+    assert len(runs) == 4
+    query = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
+    page(browser, f"{address}/#/compare-runs?{query}", ["Parallel Coordinates Plot", "trial 0"], "compare.png")
+    axes = wait_for_axes(browser)
+    assert {"train.epochs", "train.learning_rate", "train.tune"} <= set(axes)
+    assert "validation_macro_f1" in axes
+
+
+def wait_for_axes(browser: Any) -> list[str]:
+    """The names of the axes of the parallel coordinates, once they are drawn."""
+    until = time.monotonic() + 60
+    while not (found := browser.find_elements("css selector", ".parcoords .axis-title")):
+        assert time.monotonic() < until, "no parallel coordinates"
+        time.sleep(0.5)
+    return [axis.get_attribute("textContent") for axis in found]
