@@ -45,7 +45,9 @@ MAKE = {
     "constraints": "writes over a file from what is installed",
 }
 """How each target of make that the README shows is run, or why it is not."""
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE = {
+    "tuneline submit topics.yaml --profile cluster.yaml --wait": "a cluster; tests/pipelines has a server of its own",
+}
 """Commands that need more than this machine, by their words, with the reason: they are checked like those of docs."""
 CHEAP = ["model.max_length=16", "train.epochs=1", "register.rules.beats_baseline=false"]
 """What a training is given so that it takes seconds; the gate of a real one is tested where the gate is."""
@@ -94,6 +96,9 @@ class Reader:
                 answers = self.succeed(["predict", model, "new.csv"]).splitlines()
                 assert len(answers) == 3
                 assert answers[0].startswith("text,label,score,")
+            case ["tuneline", "compare" | "promote" | "history" | "trace", model, *_] if model.startswith("quickstart"):
+                self.ensure_quickstart()
+                self.succeed(words[1:])
             case ["tuneline", "ui"]:
                 self.see_ui()
             case _ if " ".join(words) in ELSEWHERE:
