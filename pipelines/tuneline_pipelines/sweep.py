@@ -75,9 +75,7 @@ def sweep(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         url = asked.storage or f"sqlite:///{root / 'studies.db'}"
-        found, first_here = study.open_study(url, name, recipe.sweep, space, recipe.train.seed)
-        if first_here:
-            study.propose_own(found, space, recipe)
+        found, first_here = study.open_study(url, name, recipe, space)
         known = "" if first_here else study.attribute(found, study.RUN, RUN_SECONDS)
         params = {"sweep_study": name, "sweep_budget": asked.budget.text, "sweep_metric": recipe.sweep.metric}
         run = SearchRun.open("sweep", recipe, params, state.artifacts, owner(), known, lives)

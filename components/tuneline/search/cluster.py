@@ -34,7 +34,7 @@ from tuneline.search.data import without_test
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.search.space import Space, readings, space_from, space_given, space_of, study_name, told
-from tuneline.search.study import RUN, attribute, open_study, propose_own
+from tuneline.search.study import RUN, attribute, open_study
 from tuneline.search.sweep import SPENT, Sweep, reading
 from tuneline.step import Artifact, Metrics, guarded
 from tuneline.tracking import EXPERIMENT
@@ -199,9 +199,7 @@ def _joined(
     """
     tries = f"{asked.job}/{who}@"
     owner = f"{tries}{uuid.uuid4().hex[:12]}"
-    study, first = open_study(_storage(), asked.study, asked.recipe.sweep, asked.space, asked.recipe.train.seed)
-    if first:
-        propose_own(study, asked.space, asked.recipe)
+    study, first = open_study(_storage(), asked.study, asked.recipe, asked.space)
     run = _run(asked, "" if first else attribute(study, RUN, RUN_SECONDS))
     study.set_user_attr(RUN, run.run_id)
     sweep = Sweep(

@@ -32,10 +32,10 @@ RUN = "tuneline.run"
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
-def open_study(
-    url: str, name: str, settings: SweepConfig, space: Space, seed: int
-) -> tuple[optuna.Study, bool]:  # fmt: skip
+def open_study(url: str, name: str, recipe: Recipe, space: Space) -> tuple[optuna.Study, bool]:
     """The study of that name, made where there is none, and whether this command made it: of several only one does.
+
+    Whoever makes it proposes the recipe's own values, before anybody else asks for a trial.
 
     Raises:
         InputError: the database is not to be had, or the study searches something else.
@@ -47,12 +47,13 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
-    storage = _storage(url)
+    storage, settings, seed = _storage(url), recipe.sweep, recipe.train.seed
     direction = "minimize" if settings.metric == "loss" else "maximize"
     pruner, first = _pruner(settings, space), True
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
+        propose_own(study, space, recipe)
     except optuna.exceptions.DuplicatedStudyError:
         study, first = optuna.load_study(storage=storage, study_name=name, pruner=pruner), False
         if study.user_attrs.get(SEARCHED, searched := _searched(settings, space)) != searched:
@@ -63,10 +64,7 @@ def open_study(
 
 
 def propose_own(study: optuna.Study, space: Space, recipe: Recipe) -> None:
-    """Have the recipe's own values tried, once, so that no search ends below what it started from.
-
-    Whoever makes a study does it before anybody else asks for a trial.
-    """
+    """Have the recipe's own values tried, once, so that no search ends below what it started from."""
     study.enqueue_trial(own(space, recipe), skip_if_exists=True)
 
 
