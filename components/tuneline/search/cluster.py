@@ -34,7 +34,7 @@ from tuneline.search.data import without_test
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.search.space import Space, readings, space_from, space_given, space_of, study_name, told
-from tuneline.search.study import RUN, attribute, open_study
+from tuneline.search.study import RUN, open_study, run_of
 from tuneline.search.sweep import SPENT, Sweep, reading
 from tuneline.step import Artifact, Metrics, guarded
 from tuneline.tracking import EXPERIMENT
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 STORAGE = "TUNELINE_SWEEP_STORAGE"
 """Environment variable: the study's database."""
-RUN_SECONDS = 60.0
-"""How long the pod that made the study may take to say which MLflow run is its."""
 SAY_SECONDS = 60.0
 """How often a pod's log is told how far the search is."""
 
@@ -200,7 +198,7 @@ def _joined(
     tries = f"{asked.job}/{who}@"
     owner = f"{tries}{uuid.uuid4().hex[:12]}"
     study, first = open_study(_storage(), asked.study, asked.recipe, asked.space)
-    run = _run(asked, "" if first else attribute(study, RUN, RUN_SECONDS))
+    run = _run(asked, "" if first else run_of(study))
     study.set_user_attr(RUN, run.run_id)
     sweep = Sweep(
         asked.recipe, asked.space, {path.name: path for path in data.iterdir() if path.is_dir()} if data else {},

@@ -29,6 +29,8 @@ REDUCTION = 2
 SEARCHED = "searched"
 RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
+RUN_SECONDS = 60.0
+"""How long whoever made the study may take to say which MLflow run is its."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
@@ -72,10 +74,10 @@ def _searched(settings: SweepConfig, space: Space) -> str:
     return address(space=told(space), metric=settings.metric)
 
 
-def attribute(study: optuna.Study, name: str, patience: float) -> str:
-    """An attribute that the command which made the study is about to set; "" where it does not in so many seconds."""
-    until = time.monotonic() + patience
-    while not (found := study.user_attrs.get(name, "")) and time.monotonic() < until:
+def run_of(study: optuna.Study) -> str:
+    """The study's MLflow run, which whoever made it is about to tell; "" where that is not told in RUN_SECONDS."""
+    until = time.monotonic() + RUN_SECONDS
+    while not (found := study.user_attrs.get(RUN, "")) and time.monotonic() < until:
         time.sleep(0.5)
     return found
 
