@@ -15,7 +15,8 @@ from infra.local.stack import Stack
 
 from tests.conftest import ROOT, reviews
 from tests.e2e.conftest import the_study
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
+from tuneline.recipe import load_recipe
 from tuneline.search.cluster import STORAGE, pinned, written
 from tuneline_pipelines.recipes import shipped
 

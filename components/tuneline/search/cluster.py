@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import PreparedData, read_json, write_json
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.progress import say
+from tuneline.recipe import validate
 from tuneline.search import outcome
 from tuneline.search.budget import Budget
 from tuneline.search.data import without_test

@@ -12,8 +12,9 @@ import optuna
 import pytest
 
 from tuneline.artifacts import PreparedData
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
