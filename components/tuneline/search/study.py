@@ -94,6 +94,7 @@ def _sampler(settings: SweepConfig, seed: int) -> Any:
 
 def _storage(url: str) -> Any:
     import optuna
+    from sqlalchemy import event
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     # SQLAlchemy would look for psycopg 3; what comes with tuneline[tracking] is psycopg 2.
@@ -101,10 +102,13 @@ def _storage(url: str) -> Any:
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
-            return optuna.storages.RDBStorage(
+            storage = optuna.storages.RDBStorage(
                 driven, engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=_again,
             )  # fmt: skip
+            if storage.engine.name == "sqlite":
+                event.listen(storage.engine, "begin", _lock)
+            return storage
         except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
             if attempt < 4 and isinstance(error, DBAPIError):
                 time.sleep(0.5)  # another command is making the tables, perhaps
@@ -112,6 +116,16 @@ def _storage(url: str) -> Any:
             why = without_credentials(str(error)).splitlines()[0]
             raise InputError(f"--storage: {without_credentials(url)}: no database for a study there: {why}") from None
     return None
+
+
+def _lock(connection: Any) -> None:
+    """Have a transaction on SQLite begin with its lock.
+
+    Python's driver begins it with the first write, and SQLite knows no SELECT FOR UPDATE, by which Optuna gives a
+    waiting trial to one of those that ask: two could get it.
+    """
+    connection.connection.driver_connection.isolation_level = None  # no transactions that the driver begins
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _pruner(settings: SweepConfig, space: Space) -> Any:
