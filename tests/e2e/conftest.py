@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -108,9 +109,10 @@ def servers() -> Iterator[Stack]:
 @pytest.fixture
 def studies(servers: Stack) -> str:
     """The address of an empty database for a sweep's study, with the password in it."""
-    created = servers.database("createdb", "studies")
+    name = f"studies_{secrets.token_hex(4)}"
+    created = servers.database("createdb", name)
     assert created.returncode == 0, created.stderr
-    return f"postgresql://{USER}:{servers.secrets['postgres_password']}@127.0.0.1:{servers._ports['postgres']}/studies"
+    return f"postgresql://{USER}:{servers.secrets['postgres_password']}@127.0.0.1:{servers._ports['postgres']}/{name}"
 
 
 def the_study(url: str) -> optuna.Study:

@@ -6,6 +6,7 @@ and after five minutes without a heartbeat from another.
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import time
@@ -31,6 +32,8 @@ RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
 RUN_SECONDS = 60.0
 """How long whoever made the study may take to say which MLflow run is its."""
+TURN_SECONDS = 1.0
+"""How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
@@ -140,10 +143,40 @@ def _pruner(settings: SweepConfig, space: Space) -> Any:
     return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)
 
 
+def ask(study: optuna.Study, owner: str, most: int | None) -> optuna.Trial | None:
+    """The next trial, which is this owner's from now on; None where the study has `most` of them.
+
+    Several may ask for the last one at once. Each counts once more when it has one, and gives it back where they are
+    too many: whoever came last sees all others, so that there are never more than `most`, and whoever gave one back
+    asks again, so that there are not fewer.
+
+    Args:
+        study: the study.
+        owner: who will train it.
+        most: how many trials a budget allows; None for no limit.
+    """
+    storage: Any = study._storage
+    while most is None or count(study).spent < most:
+        trial = study.ask()
+        trial.set_user_attr(OWNER, owner)
+        storage.record_heartbeat(trial._trial_id)
+        if most is None or count(study).spent <= most:
+            return trial
+        lose(study, trial, "given back: others asked for the last of the budget at the same time")
+        time.sleep(random.uniform(0, TURN_SECONDS))
+    return None
+
+
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Propose a lost trial's settings again, once; what is lost twice has its reasons."""
     if not trial.user_attrs.get(AGAIN):
-        study.enqueue_trial(trial.params, user_attrs={AGAIN: True})
+        _propose(study, trial, again=True)
+
+
+def _propose(study: optuna.Study, trial: FrozenTrial, again: bool) -> None:
+    """Have a trial's settings tried once more: what it drew, and what it was to draw by an earlier proposal."""
+    if settings := trial.system_attrs.get("fixed_params", {}) | trial.params:
+        study.enqueue_trial(settings, user_attrs={AGAIN: again})
 
 
 def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame: bool = False) -> None:
@@ -157,14 +190,14 @@ def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame
     """
     import optuna
 
-    number, params = trial.number, dict(trial.params)
-    given_up = blame and bool(trial.user_attrs.get(AGAIN))
+    number, before = trial.number, bool(trial.user_attrs.get(AGAIN))
+    given_up = blame and before
     frozen = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
     storage: Any = study._storage
     storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
     study.tell(number, state=optuna.trial.TrialState.FAIL)
     if not given_up:
-        study.enqueue_trial(params, user_attrs={AGAIN: blame})
+        _propose(study, frozen, again=blame or before)
 
 
 def recover(study: optuna.Study, lives: Callable[[str], bool]) -> int:
