@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from tuneline.config import EMBEDDED_MODEL, load_recipe
+from tuneline.config import EMBEDDED_MODEL
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline.tables import File, Written, column_names, local_file, read
 from tuneline_pipelines.resources import load_profile
 

@@ -25,7 +25,7 @@ from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
-from tuneline.train.trainjob import settings_here
+from tuneline.train.job_manifest import settings_here
 from tuneline_pipelines.state import State, close_abandoned, note_open, owner
 from tuneline_pipelines.watch import Tell, Watcher
 

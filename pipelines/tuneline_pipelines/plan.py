@@ -24,7 +24,7 @@ from tuneline.prepare.prepare import prepare
 from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
 from tuneline.train.forecast import Forecast
-from tuneline.train.trainjob import settings_here
+from tuneline.train.job_manifest import settings_here
 from tuneline_pipelines.compile import nodes_of
 from tuneline_pipelines.outlook import Found, Limit, disk_mb, result
 from tuneline_pipelines.resources import Profile, amount

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 
 
 def shipped() -> dict[str, Path]:

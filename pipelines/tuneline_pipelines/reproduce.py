@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline import lineage, registry, tracking
 from tuneline.artifacts import PreparedData, read_split, sha256_file
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline.storage import CHECKPOINTS
 from tuneline_pipelines.state import open_state
 from tuneline_pipelines.watch import Tell, heard

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tuneline.config import Section, read_mapping, validate
+from tuneline.config import Section
 from tuneline.errors import without_credentials
 from tuneline.provenance import IMAGE
+from tuneline.recipe import read_mapping, validate
 from tuneline.tracking import KFP_RUN
 from tuneline_pipelines import trainjob
 from tuneline_pipelines.server import EnvName, ObjectName, Server

@@ -24,9 +24,6 @@ from tuneline_pipelines.searching import closing, searching
 from tuneline_pipelines.state import State, lives, owner
 from tuneline_pipelines.watch import Tell
 
-RUN_SECONDS = 30.0
-"""How long a command waits for that of another one, which has just made the study."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -75,10 +72,8 @@ def sweep(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         url = asked.storage or f"sqlite:///{root / 'studies.db'}"
-        found, first_here = study.open_study(url, name, recipe.sweep, space, recipe.train.seed)
-        if first_here:
-            study.propose_own(found, space, recipe)
-        known = "" if first_here else study.attribute(found, study.RUN, RUN_SECONDS)
+        found, first_here = study.open_study(url, name, recipe, space)
+        known = "" if first_here else study.run_of(found)
         params = {"sweep_study": name, "sweep_budget": asked.budget.text, "sweep_metric": recipe.sweep.metric}
         run = SearchRun.open("sweep", recipe, params, state.artifacts, owner(), known, lives)
         found.set_user_attr(study.RUN, run.run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuneline.storage import CHECKPOINTS
-from tuneline.train.trainjob import ENVIRONMENT, JobSettings
+from tuneline.train.job_manifest import ENVIRONMENT, JobSettings
 
 if TYPE_CHECKING:
     from tuneline_pipelines.resources import Profile, StepProfile, TrainJob

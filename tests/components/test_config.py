@@ -24,11 +24,9 @@ from tuneline.config import (
     Rules,
     Section,
     TrainConfig,
-    from_flat,
-    load_recipe,
-    validate,
 )
 from tuneline.errors import InputError
+from tuneline.recipe import from_flat, load_recipe, validate
 
 DATA = DataConfig(train="a.csv")
 FULL = Recipe(

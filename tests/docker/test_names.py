@@ -173,7 +173,7 @@ def test_an_unknown_target_is_told() -> None:
 def test_a_store_that_containers_cannot_reach_is_refused(
     tmp_path: Path, reviews_csv: Path, uri: str, told: str
 ) -> None:
-    from tuneline.config import load_recipe
+    from tuneline.recipe import load_recipe
     from tuneline_pipelines.recipes import shipped
 
     recipe = load_recipe(shipped()["text"], [f"data.train={reviews_csv}"])

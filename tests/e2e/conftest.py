@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from infra.local.stack import StackError, postgres_folder
+from infra.local.stack import USER, Stack, StackError, postgres_folder, stack
 from infra.local.stack import wait_until_healthy as wait_until_healthy
+
+if TYPE_CHECKING:
+    import optuna
 
 TUNELINE = str(Path(sys.executable).parent / "tuneline")
 
@@ -91,3 +96,29 @@ def require_postgres() -> None:
         if os.environ.get("TUNELINE_REQUIRE_TOOLS") == "1":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Stack]:
+    """PostgreSQL, an S3 endpoint and MLflow with passwords, for one file's tests."""
+    require_postgres()
+    with stack() as running:
+        yield running
+
+
+@pytest.fixture
+def studies(servers: Stack) -> str:
+    """The address of an empty database for a sweep's study, with the password in it."""
+    name = f"studies_{secrets.token_hex(4)}"
+    created = servers.database("createdb", name)
+    assert created.returncode == 0, created.stderr
+    return f"postgresql://{USER}:{servers.secrets['postgres_password']}@127.0.0.1:{servers._ports['postgres']}/{name}"
+
+
+def the_study(url: str) -> optuna.Study:
+    """The one study of that database."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(url.replace("postgresql://", "postgresql+psycopg2://"))
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)

@@ -7,27 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from infra.local.stack import Stack, stack
+from infra.local.stack import Stack
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import require_postgres
 from tests.e2e.faults import Killer
 
 pytestmark = pytest.mark.slow
 RACERS = 32
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Stack]:
-    require_postgres()
-    with stack() as running:
-        yield running
 
 
 @dataclass

@@ -11,7 +11,8 @@ import pytest
 from tests.pipelines.kfp_server import KfpServer
 from tests.pipelines.submitting import Command, Session, profile_of
 
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
+from tuneline.recipe import load_recipe
 from tuneline_pipelines import compile, follow, wire
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import Profile

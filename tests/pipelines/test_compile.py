@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tuneline.config import load_recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline_pipelines.cli import app
 from tuneline_pipelines.compile import check, compile_batch, compile_pipeline
 from tuneline_pipelines.recipes import shipped

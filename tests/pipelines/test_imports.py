@@ -29,6 +29,7 @@ def test_the_import_contracts_hold() -> None:
     ("module", "allowed"),
     [
         ("tuneline.config", set()),
+        ("tuneline.recipe", set()),
         ("tuneline.prepare.prepare", set()),
         ("tuneline.register.register", set()),
         ("tuneline.evaluate.evaluate", set()),

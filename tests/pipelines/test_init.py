@@ -14,8 +14,8 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from tuneline.config import load_recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline_pipelines.init import Columns, Where, check, guess, next_commands, write
 from tuneline_pipelines.resources import load_profile
 

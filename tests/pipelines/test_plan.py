@@ -19,8 +19,9 @@ from tests.components.conftest import write_csv
 from tests.conftest import WORDS, reviews
 from typer.testing import CliRunner, Result
 
-from tuneline.config import ModelConfig, TrainConfig, load_recipe
+from tuneline.config import ModelConfig, TrainConfig
 from tuneline.prepare.prepare import prepare
+from tuneline.recipe import load_recipe
 from tuneline.train.forecast import STEP_MB, Forecast
 from tuneline_pipelines.cli import app
 from tuneline_pipelines.init import Columns, Where, next_commands, write

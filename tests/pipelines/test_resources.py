@@ -9,9 +9,10 @@ import pytest
 import yaml
 from tests.components.train.stand_in import validator
 
-from tuneline.config import Distributed, TrainConfig, load_recipe
+from tuneline.config import Distributed, TrainConfig
 from tuneline.errors import InputError
-from tuneline.train.trainjob import ENVIRONMENT, JobSettings, manifest
+from tuneline.recipe import load_recipe
+from tuneline.train.job_manifest import ENVIRONMENT, JobSettings, manifest
 from tuneline_pipelines.compile import compile_pipeline
 from tuneline_pipelines.local import run
 from tuneline_pipelines.recipes import shipped

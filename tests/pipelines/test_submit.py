@@ -12,8 +12,9 @@ import pytest
 from tests.pipelines.kfp_server import KfpServer
 from tests.pipelines.submitting import Session, body_of
 
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import Profile
 from tuneline_pipelines.submit import cron, submit

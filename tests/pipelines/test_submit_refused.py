@@ -10,8 +10,9 @@ import pytest
 from tests.pipelines.kfp_server import Fault, KfpServer
 from tests.pipelines.submitting import TOKEN, Session, profile_of, refusal
 
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import Profile, load_profile
 from tuneline_pipelines.submit import submit

@@ -11,8 +11,9 @@ import yaml
 from tests.pipelines.kfp_checks import arguments, pipeline_spec
 from typer.testing import CliRunner
 
-from tuneline.config import Recipe, load_recipe
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import load_recipe
 from tuneline.search.cluster import STORAGE, pinned, read, written
 from tuneline_pipelines import images
 from tuneline_pipelines.cli import app
@@ -233,7 +234,7 @@ def test_what_cannot_be_is_one_line_and_no_file(words: list[str], told: str, rev
 
 
 def test_a_password_under_env_is_refused_and_not_repeated() -> None:
-    from tuneline.config import validate
+    from tuneline.recipe import validate
 
     with pytest.raises(InputError, match=STORAGE) as caught:
         validate(Profile, {"env": {STORAGE: "postgresql://me:hunter2@database/studies"}})

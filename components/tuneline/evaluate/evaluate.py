@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tuneline import predictions
 from tuneline.artifacts import PreparedData, read_split, sha256_file, write_json
 from tuneline.confident import suspects
-from tuneline.config import RegisterConfig, from_flat
+from tuneline.config import RegisterConfig
 from tuneline.evaluate.baseline import baseline_proba, texts_of
 from tuneline.evaluate.champion import Rival, beside
 from tuneline.evaluate.findings import Evaluation, TestSet, find, write_training_keys
@@ -20,6 +20,7 @@ from tuneline.evaluate.report import write_page
 from tuneline.evaluate.speed import latency, machine, size_mb
 from tuneline.inputs import of_table
 from tuneline.progress import Progress, say
+from tuneline.recipe import from_flat
 from tuneline.serve.model import Classifier
 from tuneline.step import Artifact, ClassificationMetrics, Metrics, step
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from tuneline import checkpoint
 from tuneline.artifacts import SPLITS, PreparedData, sha256_file, write_json
 from tuneline.clean import fixes_of
-from tuneline.config import DataConfig, ModelConfig, from_flat
+from tuneline.config import DataConfig, ModelConfig
 from tuneline.errors import InputError
 from tuneline.prepare import audit, classes, corrections, imbalance, ingest, parts, report, sources, tokenize
 from tuneline.prepare.identity import of_all
 from tuneline.prepare.staging import staged
 from tuneline.prepare.workers import Pool
 from tuneline.progress import say
+from tuneline.recipe import from_flat
 from tuneline.step import Artifact, Metrics, step
 from tuneline.tokenizer import copy_tokenizer
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline import lineage, registry
 from tuneline.artifacts import Decision, read_json, write_json
-from tuneline.config import RegisterConfig, from_flat
+from tuneline.config import RegisterConfig
 from tuneline.predictions import CHAMPION, TRAINING_FILE, Predictions, load_training_keys
 from tuneline.progress import say
+from tuneline.recipe import from_flat
 from tuneline.register.gate import Evidence, Verdict, judge
 from tuneline.register.serving import stock_arguments
 from tuneline.step import Artifact, step

@@ -24,17 +24,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import PreparedData, read_json, write_json
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
 from tuneline.progress import say
+from tuneline.recipe import validate
 from tuneline.search import outcome
 from tuneline.search.budget import Budget
 from tuneline.search.data import without_test
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.search.space import Space, readings, space_from, space_given, space_of, study_name, told
-from tuneline.search.study import RUN, attribute, open_study, propose_own
+from tuneline.search.study import RUN, open_study, run_of
 from tuneline.search.sweep import SPENT, Sweep, reading
 from tuneline.step import Artifact, Metrics, guarded
 from tuneline.tracking import EXPERIMENT
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 STORAGE = "TUNELINE_SWEEP_STORAGE"
 """Environment variable: the study's database."""
-RUN_SECONDS = 60.0
-"""How long the pod that made the study may take to say which MLflow run is its."""
 SAY_SECONDS = 60.0
 """How often a pod's log is told how far the search is."""
 
@@ -199,10 +198,8 @@ def _joined(
     """
     tries = f"{asked.job}/{who}@"
     owner = f"{tries}{uuid.uuid4().hex[:12]}"
-    study, first = open_study(_storage(), asked.study, asked.recipe.sweep, asked.space, asked.recipe.train.seed)
-    if first:
-        propose_own(study, asked.space, asked.recipe)
-    run = _run(asked, "" if first else attribute(study, RUN, RUN_SECONDS))
+    study, first = open_study(_storage(), asked.study, asked.recipe, asked.space)
+    run = _run(asked, "" if first else run_of(study))
     study.set_user_attr(RUN, run.run_id)
     sweep = Sweep(
         asked.recipe, asked.space, {path.name: path for path in data.iterdir() if path.is_dir()} if data else {},

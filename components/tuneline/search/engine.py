@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 
 from tuneline import train as training
 from tuneline.artifacts import read_json, write_json
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
 from tuneline.errors import InputError
+from tuneline.recipe import validate
 from tuneline.search.job import Interrupted, Job, Measured, OutOfTime, Pruned, Result, TrialLost, key_of
 from tuneline.search.record import SearchRun
 

@@ -6,6 +6,7 @@ and after five minutes without a heartbeat from another.
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import time
@@ -29,13 +30,17 @@ REDUCTION = 2
 SEARCHED = "searched"
 RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
+RUN_SECONDS = 60.0
+"""How long whoever made the study may take to say which MLflow run is its."""
+TURN_SECONDS = 1.0
+"""How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
-def open_study(
-    url: str, name: str, settings: SweepConfig, space: Space, seed: int
-) -> tuple[optuna.Study, bool]:  # fmt: skip
+def open_study(url: str, name: str, recipe: Recipe, space: Space) -> tuple[optuna.Study, bool]:
     """The study of that name, made where there is none, and whether this command made it: of several only one does.
+
+    Whoever makes it proposes the recipe's own values, before anybody else asks for a trial.
 
     Raises:
         InputError: the database is not to be had, or the study searches something else.
@@ -47,12 +52,13 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
-    storage = _storage(url)
+    storage, settings, seed = _storage(url), recipe.sweep, recipe.train.seed
     direction = "minimize" if settings.metric == "loss" else "maximize"
     pruner, first = _pruner(settings, space), True
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
+        propose_own(study, space, recipe)
     except optuna.exceptions.DuplicatedStudyError:
         study, first = optuna.load_study(storage=storage, study_name=name, pruner=pruner), False
         if study.user_attrs.get(SEARCHED, searched := _searched(settings, space)) != searched:
@@ -63,10 +69,7 @@ def open_study(
 
 
 def propose_own(study: optuna.Study, space: Space, recipe: Recipe) -> None:
-    """Have the recipe's own values tried, once, so that no search ends below what it started from.
-
-    Whoever makes a study does it before anybody else asks for a trial.
-    """
+    """Have the recipe's own values tried, once, so that no search ends below what it started from."""
     study.enqueue_trial(own(space, recipe), skip_if_exists=True)
 
 
@@ -74,10 +77,10 @@ def _searched(settings: SweepConfig, space: Space) -> str:
     return address(space=told(space), metric=settings.metric)
 
 
-def attribute(study: optuna.Study, name: str, patience: float) -> str:
-    """An attribute that the command which made the study is about to set; "" where it does not in so many seconds."""
-    until = time.monotonic() + patience
-    while not (found := study.user_attrs.get(name, "")) and time.monotonic() < until:
+def run_of(study: optuna.Study) -> str:
+    """The study's MLflow run, which whoever made it is about to tell; "" where that is not told in RUN_SECONDS."""
+    until = time.monotonic() + RUN_SECONDS
+    while not (found := study.user_attrs.get(RUN, "")) and time.monotonic() < until:
         time.sleep(0.5)
     return found
 
@@ -94,6 +97,7 @@ def _sampler(settings: SweepConfig, seed: int) -> Any:
 
 def _storage(url: str) -> Any:
     import optuna
+    from sqlalchemy import event
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     # SQLAlchemy would look for psycopg 3; what comes with tuneline[tracking] is psycopg 2.
@@ -101,10 +105,13 @@ def _storage(url: str) -> Any:
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
-            return optuna.storages.RDBStorage(
+            storage = optuna.storages.RDBStorage(
                 driven, engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=_again,
             )  # fmt: skip
+            if storage.engine.name == "sqlite":
+                event.listen(storage.engine, "begin", _lock)
+            return storage
         except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
             if attempt < 4 and isinstance(error, DBAPIError):
                 time.sleep(0.5)  # another command is making the tables, perhaps
@@ -112,6 +119,16 @@ def _storage(url: str) -> Any:
             why = without_credentials(str(error)).splitlines()[0]
             raise InputError(f"--storage: {without_credentials(url)}: no database for a study there: {why}") from None
     return None
+
+
+def _lock(connection: Any) -> None:
+    """Have a transaction on SQLite begin with its lock.
+
+    Python's driver begins it with the first write, and SQLite knows no SELECT FOR UPDATE, by which Optuna gives a
+    waiting trial to one of those that ask: two could get it.
+    """
+    connection.connection.driver_connection.isolation_level = None  # no transactions that the driver begins
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _pruner(settings: SweepConfig, space: Space) -> Any:
@@ -126,10 +143,40 @@ def _pruner(settings: SweepConfig, space: Space) -> Any:
     return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)
 
 
+def ask(study: optuna.Study, owner: str, most: int | None) -> optuna.Trial | None:
+    """The next trial, which is this owner's from now on; None where the study has `most` of them.
+
+    Several may ask for the last one at once. Each counts once more when it has one, and gives it back where they are
+    too many: whoever came last sees all others, so that there are never more than `most`, and whoever gave one back
+    asks again, so that there are not fewer.
+
+    Args:
+        study: the study.
+        owner: who will train it.
+        most: how many trials a budget allows; None for no limit.
+    """
+    storage: Any = study._storage
+    while most is None or count(study).spent < most:
+        trial = study.ask()
+        trial.set_user_attr(OWNER, owner)
+        storage.record_heartbeat(trial._trial_id)
+        if most is None or count(study).spent <= most:
+            return trial
+        lose(study, trial, "given back: others asked for the last of the budget at the same time")
+        time.sleep(random.uniform(0, TURN_SECONDS))
+    return None
+
+
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Propose a lost trial's settings again, once; what is lost twice has its reasons."""
     if not trial.user_attrs.get(AGAIN):
-        study.enqueue_trial(trial.params, user_attrs={AGAIN: True})
+        _propose(study, trial, again=True)
+
+
+def _propose(study: optuna.Study, trial: FrozenTrial, again: bool) -> None:
+    """Have a trial's settings tried once more: what it drew, and what it was to draw by an earlier proposal."""
+    if settings := trial.system_attrs.get("fixed_params", {}) | trial.params:
+        study.enqueue_trial(settings, user_attrs={AGAIN: again})
 
 
 def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame: bool = False) -> None:
@@ -143,14 +190,14 @@ def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame
     """
     import optuna
 
-    number, params = trial.number, dict(trial.params)
-    given_up = blame and bool(trial.user_attrs.get(AGAIN))
+    number, before = trial.number, bool(trial.user_attrs.get(AGAIN))
+    given_up = blame and before
     frozen = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
     storage: Any = study._storage
     storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
     study.tell(number, state=optuna.trial.TrialState.FAIL)
     if not given_up:
-        study.enqueue_trial(params, user_attrs={AGAIN: blame})
+        _propose(study, frozen, again=blame or before)
 
 
 def recover(study: optuna.Study, lives: Callable[[str], bool]) -> int:

@@ -169,17 +169,15 @@ class Sweep:
 
         with self._lock:
             optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
-            if self.engine.stop.is_set() or not self._may_start():
+            if self.engine.stop.is_set() or not self._in_time():
                 return None
-            trial = self.study.ask()
-            trial.set_user_attr(studies.OWNER, self.owner)
-            storage: Any = self.study._storage
-            storage.record_heartbeat(trial._trial_id)
-            return trial
+            most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()
+            return studies.ask(self.study, self.owner, most)
 
-    def _may_start(self) -> bool:
-        if self.budget.trials is not None:
-            return studies.count(self.study).spent < self.budget.trials - self._kept_for_finals()
+    def _in_time(self) -> bool:
+        """Whether a trial would end before the seconds of the budget do."""
+        if self.budget.seconds is None:
+            return True
         seconds = [trial.user_attrs[studies.RESULT]["seconds"] for trial in studies.ranked(self.study)]
         needed = median(seconds) if seconds else 0.0
         return self._left - self._seconds_of_finals() > needed

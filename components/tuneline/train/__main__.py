@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.artifacts import read_json
-from tuneline.config import ModelConfig, TrainConfig, validate
+from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.progress import ERROR_MARK
+from tuneline.recipe import validate
 from tuneline.train.record import FileRecorder
 from tuneline.train.train import train
 

@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from tuneline.artifacts import PreparedData, read_json
-from tuneline.config import ModelConfig, TrainConfig, validate
+from tuneline.config import ModelConfig, TrainConfig
 from tuneline.packing import PaddedClassifier
 from tuneline.progress import Progress
+from tuneline.recipe import validate
 from tuneline.step import guarded
 from tuneline.storage import CHECKPOINTS, LocalStore
 from tuneline.train import low_rank, processes

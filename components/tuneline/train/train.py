@@ -20,11 +20,12 @@ import torch.distributed as dist
 from tuneline import checkpoint
 from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
 from tuneline.calibration import check, fit, fit_temperature
-from tuneline.config import DecisionConfig, ModelConfig, TrainConfig, from_flat
+from tuneline.config import DecisionConfig, ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.inputs import Inputs, of_table
 from tuneline.packing import PackedClassifier, PaddedClassifier, classifier_for
 from tuneline.progress import Progress, say
+from tuneline.recipe import from_flat
 from tuneline.step import Artifact, Metrics, step
 from tuneline.tokenizer import name_padding
 from tuneline.train import low_rank, processes, trainjob

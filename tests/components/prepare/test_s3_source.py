@@ -35,8 +35,8 @@ def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
     (tmp_path / "downloads").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "downloads"))
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
-    with FaultyReads(s3_server).serving() as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    with FaultyReads().serving() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.in_front_of(s3_server))
         yield proxy
     assert list((tmp_path / "downloads").iterdir()) == []  # nothing is left behind, whatever came
 

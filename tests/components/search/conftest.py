@@ -9,7 +9,8 @@ import pytest
 
 from tests.components.conftest import QUICK, write_csv
 from tests.conftest import reviews
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
+from tuneline.recipe import validate
 
 
 @pytest.fixture

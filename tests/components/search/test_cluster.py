@@ -17,7 +17,8 @@ from kfp import dsl
 
 from tests.conftest import ROOT
 from tuneline.artifacts import PreparedData
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
+from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.cluster import (
     STORAGE,

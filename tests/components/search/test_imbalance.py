@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
 from tuneline.evaluate.metrics import score
+from tuneline.recipe import validate
 from tuneline.search.data import folds
 from tuneline.search.imbalance import PLAIN, THRESHOLDS, Trained, answers_of, compare, recommend, train_all
 from tuneline.search.paired import of_answers, of_ranking

@@ -12,8 +12,9 @@ import optuna
 import pytest
 
 from tuneline.artifacts import PreparedData
-from tuneline.config import Recipe, validate
+from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
@@ -32,7 +33,7 @@ def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:
         space = space_of(chosen, data)
         where = {reading(one): prepared(one.data, one.model, tmp_path / "search" / "data", "")
                  for one in readings(space, chosen)}  # fmt: skip
-        found, _ = studies.open_study(f"sqlite:///{tmp_path / 'studies.db'}", "study", chosen.sweep, space, 0)
+        found, _ = studies.open_study(f"sqlite:///{tmp_path / 'studies.db'}", "study", chosen, space)
         heard: list[str] = []
         made = Sweep(chosen, space, where, Budget.parse(budget), engine, found,
                      lambda *line: heard.append(line[3]), owner, lives)  # fmt: skip
@@ -218,7 +219,7 @@ def test_dollars_need_a_price():
 
 def test_a_database_that_is_not_there_is_one_line_without_its_password(recipe):
     with pytest.raises(InputError, match=r"--storage: postgresql://db") as told:
-        studies.open_study("postgresql://me:secret@db/none", "study", recipe.sweep, {}, 0)
+        studies.open_study("postgresql://me:secret@db/none", "study", recipe, {})
     assert "secret" not in str(told.value)
 
 

@@ -18,10 +18,10 @@ from tuneline.artifacts import PreparedData, read_json
 from tuneline.config import Distributed, Recipe, TrainConfig
 from tuneline.errors import InputError
 from tuneline.tracking import KFP_RUN
-from tuneline.train import trainjob
+from tuneline.train.job_manifest import ENVIRONMENT, JobSettings, job_name, manifest
 from tuneline.train.record import FileRecorder, JobFailed
 from tuneline.train.train import train, train_step
-from tuneline.train.trainjob import JobSettings, fit, job_name, manifest
+from tuneline.train.trainjob import fit
 
 # In bf16 the rows of two processes would be rounded otherwise than those of one.
 TWO = TrainConfig(
@@ -48,7 +48,7 @@ def cluster(tmp_path, monkeypatch):
 
 def configure(monkeypatch, tmp_path: Path, **changes: Any) -> None:
     settings = JobSettings.model_validate(JOB | {"mount_path": str(tmp_path / "claim")} | changes)
-    monkeypatch.setenv(trainjob.ENVIRONMENT, settings.model_dump_json())
+    monkeypatch.setenv(ENVIRONMENT, settings.model_dump_json())
 
 
 @pytest.fixture
@@ -424,7 +424,7 @@ def test_a_name_tells_what_the_job_does(prepared, tiny_checkpoint, monkeypatch):
 
 
 def test_without_a_cluster_more_than_one_machine_is_refused(prepared, tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.delenv(trainjob.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
     with pytest.raises(InputError, match=r"^train\.distributed\.nodes: more than one given, and no cluster"):
         fit(prepared, model_config(tiny_checkpoint), TWO, tmp_path / "model")
 

@@ -1,0 +1,159 @@
+"""Reads recipes: from YAML, from the command line's key=value, from a pipeline's parameters, into config.py's sections.
+
+What the schema does not allow is refused here, before a run starts, in one line with the key's path, what was given and
+what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from tuneline.config import SECTIONS, Recipe, Section
+from tuneline.errors import InputError, without_credentials
+
+S = TypeVar("S", bound=Section)
+
+
+def validate(schema: type[S], values: Any, where: str = "") -> S:
+    """Build a section or a recipe from plain values.
+
+    Args:
+        schema: a Section class.
+        values: a mapping of its keys.
+        where: the path to name in front of a key, such as `train`.
+
+    Raises:
+        InputError: unknown key, wrong type or impossible value; names the key's path, what was given, what is allowed.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(_explain(schema, problems[0], where) + more) from None
+
+
+def from_flat(schema: type[S], parameters: dict[str, Any]) -> S:
+    """A section from flat pipeline parameters (`train_batch_size`); those of other sections are passed over.
+
+    Raises:
+        InputError: as validate.
+    """
+    section = next(name for name, known in SECTIONS.items() if known is schema)
+    start = f"{section}_"
+    values = {key.removeprefix(start): value for key, value in parameters.items() if key.startswith(start)}
+    return validate(schema, values, section)
+
+
+def _explain(schema: type[Section], problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([where, *path] if where else path)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys(schema, path[:-1])
+        close = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key}: unknown key; {hint}allowed here: {', '.join(allowed)}"
+    if problem["type"] == "missing":
+        key = "data.train" if key == "data" else key
+        of_recipe = schema is Recipe or schema in SECTIONS.values()
+        how = f"; set it in the recipe or on the command line as {key}=VALUE" if of_recipe else ""
+        return f"{key}: not given, and required{how}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
+        return f"{key}.{message}"
+    return f"{key}: {without_credentials(repr(problem['input']))} given; {message[0].lower()}{message[1:]}"
+
+
+def _keys(schema: type[Section], path: list[str]) -> list[str]:
+    for part in path:
+        if part.isdigit():  # a place in a list, whose sections the part before has named
+            continue
+        found = _section_in(_field(schema, part))
+        if found is None:
+            return []
+        schema = found
+    return [field.alias or name for name, field in schema.model_fields.items()]
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section that a key holds: itself, one of a list, or one that may be left out."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
+
+
+def _field(schema: type[Section], key: str) -> Any:
+    for name, field in schema.model_fields.items():
+        if key == (field.alias or name):
+            return field.annotation
+    return None
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read a recipe file and apply `key.path=value` overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: such as `train.epochs=1`; the value is read as YAML unless the key holds text.
+
+    Raises:
+        InputError: the file is missing or no YAML mapping, or a key or value is refused.
+    """
+    tree = read_mapping(path, str(path), Recipe)
+    for override in overrides:
+        _apply(tree, override)
+    return validate(Recipe, tree)
+
+
+def read_mapping(path: Path, name: str, schema: type[Section]) -> dict[str, Any]:
+    """The keys of a YAML file, not yet validated.
+
+    Args:
+        path: the file.
+        name: what to call it in a message.
+        schema: whose keys it may hold.
+
+    Raises:
+        InputError: it is missing or no YAML mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-41
+        raise InputError(f"{name}: not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(
+            f"{name}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(_keys(schema, []))})"
+        )
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r}: not an override; write key.path=value, such as train.epochs=1")
+    *parents, last = key.split(".")
+    schema: Any = Recipe
+    node = tree
+    for parent in parents:
+        schema = _field(schema, parent) if isinstance(schema, type) and issubclass(schema, Section) else None
+        child = node.get(parent)
+        node[parent] = child = {} if child is None else child
+        if not isinstance(child, dict):
+            raise InputError(f"{key}: unknown key; {parent} holds a single value")
+        node = child
+    annotation = _field(schema, last) if isinstance(schema, type) and issubclass(schema, Section) else None
+    node[last] = text if annotation is str else _scalar(key, text)
+
+
+def _scalar(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"{key}: {text!r} given; not a YAML value") from None
