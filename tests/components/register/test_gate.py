@@ -80,6 +80,11 @@ def test_the_baseline_is_beaten_on_the_same_rows():
     )  # fmt: skip
 
 
+def test_rows_that_model_and_baseline_both_have_wrong_count_for_neither():
+    (verdict,) = judge(Evidence(METRICS, predictions(1000, range(100), range(80, 250))), rules(beats_baseline=True))
+    assert "(right alone in 150 and 80 of 1000 rows" in verdict.evidence
+
+
 @pytest.mark.parametrize("baseline_wrong", [range(100), range(50, 151), range(50)])
 def test_a_baseline_that_is_as_good_but_for_chance_is_not_beaten(baseline_wrong):
     (verdict,) = judge(Evidence(METRICS, predictions(1000, range(100), baseline_wrong)), rules(beats_baseline=True))
@@ -168,6 +173,15 @@ def test_a_verdict_tells_what_the_lower_end_needs_and_only_of_a_model_that_may_b
     assert verdict.evidence == told
 
 
+@pytest.mark.parametrize(("losses", "told"), [(199, True), (200, False), (201, False)])
+def test_rows_that_would_show_it_are_told_up_to_the_margin_itself(losses, told):
+    (verdict,) = judge(
+        against(predictions(10_000, ()), predictions(10_000, range(losses))), rules(champion="not_worse", margin=0.02)
+    )
+    assert not verdict.passed
+    assert ("would show it" in verdict.evidence) == told
+
+
 def test_a_macro_f1_that_is_not_shown_names_no_rows_which_were_counted_for_accuracy():
     model, champion = predictions(100, range(5)), predictions(100, range(3, 8))
     (verdict,) = judge(against(champion, model), rules(champion="not_worse", margin=0.01, metric="macro_f1"))
@@ -228,6 +242,7 @@ def test_what_the_champion_was_trained_on_being_unknown_is_told():
 
 def test_why_a_champion_has_no_answers_is_told():
     told = "comparison refused: the champion (version 3) has no predictions on this test set: "
+    assert judge(against(None), rules(champion="better")) == [Verdict("better", False, f"{told}none stored")]
     for note, why in (("", "none stored"), ("its files are gone", "its files are gone")):
         (verdict,) = judge(against(None, champion_note=note), rules(champion="better"))
         assert verdict == Verdict("better", False, told + why)
