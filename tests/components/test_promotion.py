@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from tuneline import ledger, promotion
 from tuneline.errors import ConflictError, InputError
@@ -100,6 +101,48 @@ def test_a_version_that_no_gate_judged_is_not_promoted(desk):
         go(desk, 1)
 
 
+def test_a_refusal_names_every_rule_that_refused_and_none_that_passed(desk):
+    desk.set_model_version_tag("desk", "6", "tuneline.gate.better", "refused: accuracy -1, needs 0")
+    desk.set_model_version_tag("desk", "6", "tuneline.gate.slices", "passed: 2 slices")
+    with pytest.raises(
+        InputError, match=r"refused it \(better: accuracy -1, needs 0; min_accuracy: accuracy 0\.6, needs 0\.95\);"
+    ):
+        go(desk, 6)
+    desk.set_model_version_tag("desk", "5", "tuneline.gate", "refused")
+    with pytest.raises(InputError, match=r"the gate refused it \(see its tags\)"):
+        go(desk, 5)
+
+
+def test_all_that_speaks_for_a_version_is_kept_in_the_history_and_nothing_else(desk):
+    kept = {"gate.slices": "passed: none", "data_sha256": "d", "manifest_sha256": "m", "copied_from": "dev/3"}
+    for key, value in (kept | {"other": "x"}).items():
+        desk.set_model_version_tag("desk", "1", f"tuneline.{key}", value)
+    go(desk, 1)
+    (move,) = ledger.read(desk, "desk").moves
+    assert move.evidence == kept | {"gate": "passed", "metric.accuracy": "0.1", "run_id": find("desk/1").run_id}
+
+
+def test_a_promotion_that_is_run_again_lets_the_alias_follow_of_one_that_was_killed(desk, monkeypatch):
+    monkeypatch.setattr(ledger, "_GRACE_SECONDS", 0)
+    ledger.append(desk, "desk", ledger.make(None, "2", "promote"))
+    assert ledger.alias(desk, "desk") is None
+    assert go(desk, 2).move is None
+    assert ledger.alias(desk, "desk") == "2"
+
+
+def test_no_first_champion_is_made_where_one_was_promoted_whose_alias_lags(desk, monkeypatch):
+    monkeypatch.setattr(ledger, "_GRACE_SECONDS", 0)
+    ledger.append(desk, "desk", ledger.make(None, "2", "promote"))
+    assert not become_first(desk, "desk", "1", {})
+    assert ledger.alias(desk, "desk") == "2"
+    assert chain(desk) == [("promote", None, "2")]
+
+
+def test_an_expected_version_may_be_written_with_zeros(desk):
+    go(desk, 1)
+    assert go(desk, 2, expect="01").before == "1"
+
+
 @pytest.mark.parametrize("expect", ["x", "", "-1", "1.0"])
 def test_an_expectation_that_is_no_version_is_told(desk, expect):
     with pytest.raises(InputError, match=r"--expect: .* the number of a version, or 'none'"):
@@ -120,6 +163,28 @@ def test_rolling_back_goes_back_one_champion_at_a_time(desk):
     go(desk, 4)
     assert rollback(desk, "desk", reason="worse").version == "1"
     assert chain(desk)[-1] == ("rollback", "4", "1")
+    assert ledger.read(desk, "desk").moves[-1].reason == "worse"
+
+
+def test_a_rollbacks_reason_is_not_a_book_and_moves_nothing(desk):
+    go(desk, 1)
+    go(desk, 2, reason="x" * 2000)
+    with pytest.raises(InputError, match="--reason: 2001 characters given; at most 2000"):
+        rollback(desk, "desk", reason="x" * 2001)
+    assert ledger.alias(desk, "desk") == "2"
+
+
+def test_a_registry_that_fails_at_a_rollback_is_not_taken_for_a_deleted_version(desk, monkeypatch):
+    go(desk, 1)
+    go(desk, 2)
+
+    def fails(*_: Any) -> None:
+        raise MlflowException("disk full")
+
+    monkeypatch.setattr(desk, "get_model_version", fails)
+    with pytest.raises(MlflowException, match="disk full"):
+        rollback(desk, "desk")
+    assert ledger.alias(desk, "desk") == "2"
 
 
 def test_a_champion_that_came_back_by_promotion_is_gone_back_from_to_the_one_before(desk):
@@ -214,6 +279,7 @@ def test_where_there_is_a_champion_no_first_one_is_made(desk):
     desk.set_registered_model_alias("desk", "champion", "3")
     assert not become_first(desk, "desk", "2", {})
     assert ledger.alias(desk, "desk") == "3"
+    assert chain(desk) == [("promote", None, "1")]  # whoever moves next records where the alias was found
 
 
 def test_a_version_is_copied_to_another_model_once_with_its_tags_and_its_origin(desk):

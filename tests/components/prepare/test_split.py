@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from tuneline.artifacts import SPLITS
 from tuneline.prepare import split
@@ -80,6 +81,19 @@ def test_a_place_depends_on_text_seed_and_purpose():
 @given(texts, seeds, share)
 def test_a_row_is_a_test_row_where_its_place_is_below_the_share(rows, seed, test):
     assert assign(rows, seed, 0, test) == ["test" if place(text, seed, "split") < test else "train" for text in rows]
+
+
+def test_a_row_at_the_very_end_of_a_share_belongs_to_the_next_split():
+    units = np.array([0, 2**62 - 2**12, 2**62, 2**63 - 2**12, 2**63, 2**64 - 2**12], np.uint64)
+    assert split.assign(units, 0.25, 0.25).tolist() == [TEST, TEST, VALIDATION, VALIDATION, TRAIN, TRAIN]
+    assert split.assign(units[:1], 0.0, 0.0).tolist() == [TRAIN]  # even place 0 is in no split of share 0
+    assert split.assign(units[:1], 0.1, 0.0).tolist() == [VALIDATION]
+
+
+def test_of_equal_texts_a_sample_takes_the_first():
+    draws = np.tile(np.array([5, 3], np.uint64), 500)
+    assert split.sample(draws, 10).tolist() == list(range(1, 21, 2))
+    assert split.sample(draws, 502).tolist() == sorted([*range(1, 1000, 2), 0, 2])
 
 
 @given(texts, st.integers(0, 40), seeds)
@@ -174,6 +188,33 @@ def test_a_class_that_begins_after_the_date_is_not_moved_into_the_past():
     assert (at.tolist(), moved) == ([TRAIN, TRAIN, TEST, TRAIN], 1)
 
 
+def test_rows_of_a_text_that_stay_are_not_counted_as_moved():
+    # One text stands in train as class 0, and after the date in test as class 1, which train has not.
+    at, units = np.array([TRAIN, TEST, VALIDATION], np.int8), np.array([7, 7, 8], np.uint64)
+    moved = split.keep_classes(at, units, np.array([0, 1, 1], np.int32), np.array([False, True, False]))
+    assert (at.tolist(), moved) == ([TRAIN, TEST, TRAIN], 1)
+
+
+def test_where_train_has_every_class_nothing_moves_and_rows_without_a_label_ask_for_nothing():
+    at = np.array([TRAIN, TEST, VALIDATION], np.int8)
+    moved = split.keep_classes(at, np.arange(3, dtype=np.uint64), np.array([0, 0, -1], np.int32), np.zeros(3, bool))
+    assert (at.tolist(), moved) == ([TRAIN, TEST, VALIDATION], 0)
+
+
+def test_microseconds_count_from_1970_as_the_dates_of_the_rows_do():
+    assert split.microseconds(datetime(1970, 1, 1, tzinfo=UTC)) == 0
+    assert split.microseconds(datetime(2001, 9, 9, 1, 46, 40, 5, tzinfo=UTC)) == 1_000_000_000_000_005
+
+
+def test_a_date_of_test_rows_outranks_one_of_validation_rows():
+    at, times = np.zeros(3, np.int8), np.array([split.microseconds(moment) for moment in (SPRING, AUTUMN, AUTUMN)])
+    assert split.cut_off(at, times, AUTUMN, SPRING).tolist() == [True, True, True]
+    assert at.tolist() == [TEST, TEST, TEST]
+    at = np.zeros(3, np.int8)
+    assert split.cut_off(at, times, None, None).tolist() == [False, False, False]
+    assert at.tolist() == [TRAIN, TRAIN, TRAIN]
+
+
 def deviation(counts: dict[str, list[int]]) -> Any:
     at = [number for number, name in enumerate(SPLITS) for _ in range(sum(counts[name]))]
     labels = [label for name in SPLITS for label, count in enumerate(counts[name]) for _ in range(count)]
@@ -194,6 +235,27 @@ def test_a_deviation_that_hashing_gives_is_called_chance():
         found = split.deviation(split.assign(units, 0.1, 0.2), labels)
         assert found is not None
         assert found.chance
+
+
+def test_a_split_without_rows_is_not_off_balance():
+    found = deviation({"train": [700, 300], "validation": [60, 40], "test": [0, 0]})
+    assert (found.split, found.share, found.whole) == ("validation", 0.6, pytest.approx(760 / 1100))
+
+
+@pytest.mark.parametrize(("more", "chance"), [(-189, False), (-188, True), (100, True), (188, True), (189, False)])
+def test_beyond_chance_is_what_a_draw_without_putting_back_gives_once_in_a_thousand_over_all_classes(more, chance):
+    # half of all rows are drawn for the test split, and half are of class 1; 3 splits of 2 classes are looked at
+    apart = abs(more) / stats.hypergeom(40_000, 20_000, 20_000).std()
+    assert (apart < stats.norm.isf(0.001 / 2 / 6)) == chance
+    one, other = 10_000 - more, 10_000 + more
+    found = deviation({"train": [one, other], "validation": [0, 0], "test": [other, one]})
+    assert found.chance == chance
+
+
+def test_a_single_row_or_a_single_class_has_no_balance():
+    assert deviation({"train": [1], "validation": [0], "test": [0]}) is None
+    assert deviation({"train": [5], "validation": [3], "test": [1]}) is None
+    assert split.deviation(np.zeros(0, np.int8), np.zeros(0, np.int32)) is None
 
 
 def test_rows_without_a_label_do_not_count():

@@ -80,6 +80,11 @@ def test_the_baseline_is_beaten_on_the_same_rows():
     )  # fmt: skip
 
 
+def test_rows_that_model_and_baseline_both_have_wrong_count_for_neither():
+    (verdict,) = judge(Evidence(METRICS, predictions(1000, range(100), range(80, 250))), rules(beats_baseline=True))
+    assert "(right alone in 150 and 80 of 1000 rows" in verdict.evidence
+
+
 @pytest.mark.parametrize("baseline_wrong", [range(100), range(50, 151), range(50)])
 def test_a_baseline_that_is_as_good_but_for_chance_is_not_beaten(baseline_wrong):
     (verdict,) = judge(Evidence(METRICS, predictions(1000, range(100), baseline_wrong)), rules(beats_baseline=True))
@@ -128,6 +133,80 @@ def test_too_few_rows_are_told_with_how_many_it_would_take():
     assert "about 4710 rows would show it of an equal model" in verdict.evidence
 
 
+TIMES = "right alone in {} rows, exact McNemar p = {}; {}this test set has decided 0 times before"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "champion_wrong", "asked", "told"),
+    [
+        (  # passed: nothing more is needed
+            range(60), range(60), {"champion": "not_worse", "margin": 0.04},
+            "accuracy +0.00 points [-3.70, +3.70] against champion version 3, lower end needs to be above -4; "
+            + TIMES.format("0 and 0 of 100", "1", ""),
+        ),
+        (  # not shown, but no worse than the margin as measured: more rows may show it
+            range(60), range(60), {"champion": "not_worse", "margin": 0.02},
+            "accuracy +0.00 points [-3.70, +3.70] against champion version 3, lower end needs to be above -2; "
+            + TIMES.format("0 and 0 of 100", "1", "about 197 rows would show it of an equal model; "),
+        ),
+        (  # as far below as the margin, and farther: more rows of an equal model are not what is missing
+            range(2), range(0), {"champion": "not_worse", "margin": 0.02},
+            "accuracy -2.00 points [-7.00, +1.77] against champion version 3, lower end needs to be above -2; "
+            + TIMES.format("0 and 2 of 100", "1", ""),
+        ),
+        (  # the rows that would show it are of the test on accuracy
+            range(2), range(2), {"champion": "not_worse", "margin": 0.0001, "metric": "macro_f1"},
+            "macro_f1 +0.00 points [+0.00, +0.00] against champion version 3, lower end needs to be above -0.01; "
+            + TIMES.format("0 and 0 of 100", "1", ""),
+        ),
+        (
+            range(2), range(2), {"champion": "better"},
+            "accuracy +0.00 points [-3.70, +3.70] against champion version 3, lower end needs to be above 0; "
+            + TIMES.format("0 and 0 of 100", "1", ""),
+        ),
+    ],
+)  # fmt: skip
+def test_a_verdict_tells_what_the_lower_end_needs_and_only_of_a_model_that_may_be_equal_how_many_rows(
+    wrong, champion_wrong, asked, told
+):
+    (verdict,) = judge(against(predictions(100, champion_wrong), predictions(100, wrong)), rules(**asked))
+    assert verdict.evidence == told
+
+
+@pytest.mark.parametrize(("losses", "told"), [(199, True), (200, False), (201, False)])
+def test_rows_that_would_show_it_are_told_up_to_the_margin_itself(losses, told):
+    (verdict,) = judge(
+        against(predictions(10_000, ()), predictions(10_000, range(losses))), rules(champion="not_worse", margin=0.02)
+    )
+    assert not verdict.passed
+    assert ("would show it" in verdict.evidence) == told
+
+
+def test_a_macro_f1_that_is_not_shown_names_no_rows_which_were_counted_for_accuracy():
+    model, champion = predictions(100, range(5)), predictions(100, range(3, 8))
+    (verdict,) = judge(against(champion, model), rules(champion="not_worse", margin=0.01, metric="macro_f1"))
+    assert not verdict.passed
+    assert "would show it" not in verdict.evidence
+
+
+def test_better_in_macro_f1_is_another_question_than_better_in_accuracy():
+    # 40 errors fewer in the frequent class, 15 of the 50 rows of the rare one lost: more accurate, and lower macro F1
+    labels = np.array([0] * 1950 + [1] * 50, np.int32)
+    base = replace(predictions(2000, ()), labels=labels)
+    model, champion = labels.copy(), labels.copy()
+    model[1985:], champion[:40] = 0, 1
+    one, other = replace(base, answers=model), replace(base, answers=champion)
+    for first, second, accuracy, macro in ((one, other, True, False), (other, one, False, False)):
+        found = [
+            judge(against(second, first), rules(champion="better", metric=metric))[0].passed
+            for metric in ("accuracy", "macro_f1")
+        ]
+        assert found == [accuracy, macro]
+    better = replace(base, answers=np.where(np.arange(2000) < 1950, champion, labels))
+    worse = replace(base, answers=np.where(np.arange(2000) < 1985, champion, 0))
+    assert judge(against(worse, better), rules(champion="better", metric="macro_f1"))[0].passed
+
+
 def test_equal_answers_on_few_rows_show_nothing():
     model = predictions(50, range(5))
     assert not judge(against(model, model), rules(champion="not_worse", margin=0.05))[0].passed
@@ -161,6 +240,31 @@ def test_what_the_champion_was_trained_on_being_unknown_is_told():
     assert "whether the champion was trained on test rows is not known" in verdict.evidence
 
 
+def test_why_a_champion_has_no_answers_is_told():
+    told = "comparison refused: the champion (version 3) has no predictions on this test set: "
+    assert judge(against(None), rules(champion="better")) == [Verdict("better", False, f"{told}none stored")]
+    for note, why in (("", "none stored"), ("its files are gone", "its files are gone")):
+        (verdict,) = judge(against(None, champion_note=note), rules(champion="better"))
+        assert verdict == Verdict("better", False, told + why)
+
+
+def test_one_test_row_in_the_champions_training_is_one_too_many():
+    evidence = replace(against(GOOD), champion_training=keys(["text 999", "other", "text 999"]))
+    (verdict,) = judge(evidence, rules(champion="not_worse"))
+    assert (verdict.passed, verdict.evidence) == (
+        False, "comparison refused: the champion (version 3) has seen 1 of the 1000 test rows in training",
+    )  # fmt: skip
+
+
+def test_of_a_champion_whose_training_rows_are_known_it_is_not_said_that_they_are_not():
+    known = against(predictions(1000, range(160)))
+    (verdict,) = judge(known, rules(champion="better"))
+    (unknown,) = judge(replace(known, champion_training=None), rules(champion="better"))
+    note = "; whether the champion was trained on test rows is not known; this test set"
+    assert verdict.evidence == unknown.evidence.replace(note, "; this test set")
+    assert note in unknown.evidence
+
+
 @pytest.mark.parametrize(
     ("champion", "told"),
     [
@@ -188,6 +292,34 @@ def test_a_slice_in_which_the_champion_is_better_beyond_chance_refuses():
     )  # fmt: skip
 
 
+def test_a_row_that_both_have_right_counts_in_no_slice_against_the_model():
+    # in the slice the model alone is wrong in 6 rows, the champion alone in 6, both in 40: chance
+    slices = {"label: pos": range(200)}
+    model = predictions(1000, range(46), slices=slices)
+    champion = predictions(1000, [*range(6, 46), *range(100, 106), *range(500, 560)])
+    assert judge(against(champion, model), rules(slices=True)) == [
+        Verdict("slices", True, "1 slices, worse than the champion in 0")
+    ]
+
+
+def test_a_test_set_without_slices_has_none_in_which_the_champion_is_better():
+    (verdict,) = judge(against(predictions(1000, ()), predictions(1000, range(60))), rules(slices=True))
+    assert verdict == Verdict("slices", True, "0 slices, worse than the champion in 0")
+
+
+@pytest.mark.parametrize(("count", "named", "more"), [(1, 1, False), (5, 5, False), (6, 5, True), (20, 5, True)])
+def test_of_many_worse_slices_the_first_five_are_named_and_that_there_are_more(count, named, more):
+    slices = {f"label: {number}": range(50 * number, 50 * number + 50) for number in range(count)}
+    model, champion = predictions(1000, range(1000), slices=slices), predictions(1000, ())
+    (verdict,) = judge(against(champion, model), rules(slices=True))
+    told = [f"label: {number} (right alone in 0 and 50 of 50 rows" for number in range(count)]
+    assert not verdict.passed
+    assert verdict.evidence.startswith(f"{count} slices, worse than the champion in {count}: label: 0 (")
+    assert [one in verdict.evidence for one in told] == [True] * named + [False] * (count - named)
+    assert verdict.evidence.count("), label") == named - 1
+    assert verdict.evidence.endswith(") and more" if more else ")")
+
+
 def test_slices_are_judged_with_the_number_of_looks_in_mind():
     # One slice of 40 has 6 losses and no win, p = 0.016: no wonder among so many.
     slices = {f"label: {number}": range(25 * number, 25 * number + 25) for number in range(40)}
@@ -207,8 +339,11 @@ def test_rules_are_judged_each_by_itself():
 
 
 def test_evidence_is_one_line_short_enough_for_a_tag():
-    slices = {f"label: {'x' * 100} {number}": range(10 * number, 10 * number + 10) for number in range(100)}
+    slices = {f"label: {'x' * 100} {number}": range(20 * number, 20 * number + 20) for number in range(50)}
     model, champion = predictions(1000, range(1000), slices=slices), predictions(1000, ())
-    for verdict in judge(against(champion, model), Rules(min_accuracy=0.5)):
+    verdicts = judge(against(champion, model), Rules(min_accuracy=0.5))
+    assert [verdict.rule for verdict in verdicts] == ["min_accuracy", "beats_baseline", "not_worse", "slices"]
+    assert "worse than the champion in 50" in verdicts[-1].evidence
+    for verdict in verdicts:
         assert "\n" not in verdict.evidence
         assert len(verdict.evidence) < 1000

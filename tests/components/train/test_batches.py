@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneline.train.batches import BUCKET_BATCHES, balanced, epoch_batches
+from tuneline.train.batches import BUCKET_BATCHES, _quotas, balanced, epoch_batches
 
 LENGTHS = [random.Random(number).randrange(3, 200) for number in range(1000)]
 
@@ -28,6 +28,43 @@ def test_batches_are_the_same_each_time_and_others_for_another_seed_or_epoch():
     assert first == epoch_batches(LENGTHS, 16, 0, 0)
     assert first != epoch_batches(LENGTHS, 16, 1, 0)
     assert first != epoch_batches(LENGTHS, 16, 0, 1)
+
+
+def test_a_training_that_goes_on_with_a_later_version_meets_the_same_batches():
+    """A checkpoint keeps the number of the batch, and not the order."""
+    lengths = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    assert epoch_batches(lengths, 3, seed=7, epoch=2) == [[1, 3, 6], [8, 4, 7], [5], [0, 9, 2]]
+    assert epoch_batches(lengths, 3, 7, 2, rows=[0, 0, 4, 8, 9]) == [[0, 9, 0], [8, 4]]
+    labels = [2, 2, 2, 2, 0, 1, 0]
+    assert balanced(labels, None, 7, 1) == [4, 6, 4, 5, 5, 2, 1]
+    assert balanced(labels, [1, 0.5, 0.5, 1, 2, 1, 1], 7, 1) == [6, 4, 5, 5, 1, 0, 2]
+
+
+@pytest.mark.parametrize(("texts", "stretches"), [(40, 1), (42, 2), (80, 2), (82, 3)])
+def test_lengths_are_ordered_within_20_batches_and_no_further(texts, stretches):
+    spans = [(min(batch), max(batch)) for batch in epoch_batches(list(range(texts)), 2, 0, 0)]
+    assert len(spans) == texts // 2
+    # within a stretch no two batches overlap
+    assert max(sum(low <= at <= high for low, high in spans) for at in range(texts)) == stretches
+
+
+@pytest.mark.parametrize(
+    ("parts", "total", "found"),
+    [([1, 1, 1], 9, [3, 3, 3]), ([1, 1, 1], 10, [4, 3, 3]), ([1, 1, 1], 11, [4, 4, 3]), ([3, 1], 5, [4, 1]),
+     ([1, 3], 6, [2, 4]), ([0.5, 0.2, 0.3], 7, [4, 1, 2]), ([5], 3, [3])],
+)  # fmt: skip
+def test_what_is_left_after_whole_numbers_goes_to_the_largest_remainders_and_then_to_the_first(parts, total, found):
+    assert _quotas(parts, total) == found
+
+
+def test_a_class_goes_on_where_it_stopped_and_in_a_new_order_each_time_round():
+    labels = [0] * 6 + [1] * 6
+    rounds = [[index for index in balanced(labels, None, 3, epoch) if labels[index] == 0] for epoch in range(6)]
+    assert all(sorted(one) == list(range(6)) for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 3
+    other = [index for index in balanced(labels, None, 3, 0) if labels[index] == 1]
+    assert [index - 6 for index in other] != rounds[0]  # an order of its own for each class
+    assert balanced(labels, None, 4, 0) != balanced(labels, None, 3, 0)
 
 
 def test_grouping_by_length_saves_most_of_the_padding():
