@@ -8,7 +8,9 @@ All of them run in one folder. To teach a new kind of command, add it to `Reader
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,12 +22,14 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from tests.conftest import ROOT, free_port
 from tests.e2e.conftest import Project, wait_until_healthy
 from tests.e2e.readme import Block, blocks, make_data, targets
 from tuneline_pipelines.cli import app
 from tuneline_pipelines.recipes import load, shipped
+from tuneline_pipelines.show import show_result
 
 README = blocks(ROOT / "README.md")
 PAGES = {
@@ -112,6 +116,15 @@ class Reader:
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
+    def printed(self, block: Block) -> None:
+        """What a block shows of the quickstart's end is what is printed, but for numbers, verdicts and folders."""
+        console = Console(record=True, file=io.StringIO(), width=200)
+        show_result(console, self.begin().result())
+        shown = {shape(line) for line in console.export_text().splitlines()}
+        assert len(block.lines) > 5
+        for line in block.lines:
+            assert shape(line) in shown, f"{block}: `{line}` is not what is printed"
+
     def ensure_quickstart(self) -> None:
         """What `make run` has left: the champion of the quickstart."""
         assert self.begin().result()["model"]["aliases"] == ["challenger", "champion"]
@@ -135,6 +148,12 @@ class Reader:
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+def shape(line: str) -> str:
+    """A printed line without its numbers; of a verdict, a remark and a path the label alone."""
+    label, _, rest = line.partition(" ")
+    return label if label in ("gate", "data", "report") else f"{label} {re.sub(r'[0-9.]+', '#', rest)}"
 
 
 def is_run(words: list[str]) -> bool:
@@ -194,6 +213,9 @@ def in_this(item: pytest.Function) -> bool:
 def test_a_block_of_the_readme_can_be_run_as_it_stands(block: Block, reader: Reader) -> None:
     if block.language == "python":
         reader.python(block.text)
+        return
+    if block.language == "text":
+        reader.printed(block)
         return
     assert block.language == "", f"{block}: nothing is known here of {block.language}"
     for words in block.commands:
