@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,16 @@ EXPECT = Annotated[
     typer.Option(metavar="VERSION", help="The champion that is replaced, or `none`; another one there: exit status 3."),
 ]
 REASON = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+def _answer(
+    found: dict[str, Any], as_json: bool, show: Callable[[Console, dict[str, Any]], None], console: Console
+) -> None:
+    """Print what was found as one JSON object, or show it to a person."""
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show(console, found)
 
 
 @app.command()
@@ -45,10 +56,7 @@ def promote(
     from tuneline_pipelines import promote as work
 
     result = work.promote(model, expect, reason, override, to)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        work.show(told, result)
+    _answer(result, as_json, work.show, told)
 
 
 @app.command()
@@ -61,10 +69,7 @@ def rollback(model: MODEL, expect: EXPECT = None, reason: REASON = "", as_json: 
     from tuneline_pipelines import promote as work
 
     result = work.rollback(model, expect, reason)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        work.show(told, result)
+    _answer(result, as_json, work.show, told)
 
 
 @app.command()
@@ -77,10 +82,7 @@ def history(model: MODEL, as_json: JSON = False) -> None:
     from tuneline_pipelines import history as work
 
     found = work.history(model)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        work.show(Console(), found)
+    _answer(found, as_json, work.show, Console())
 
 
 @app.command()
@@ -95,10 +97,7 @@ def trace(
     from tuneline_pipelines import trace as work
 
     found = work.trace(model)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        work.show(Console(), found)
+    _answer(found, as_json, work.show, Console())
 
 
 @app.command()
@@ -123,10 +122,7 @@ def reproduce(
 
     with LiveSteps(told) as live:
         found = work.reproduce(model, overrides or [], live.tell)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        work.show(Console(), found)
+    _answer(found, as_json, work.show, Console())
     raise typer.Exit(0 if found["status"] == "identical" else 1)
 
 
@@ -144,7 +140,4 @@ def compare(
     from tuneline_pipelines import compare as work
 
     found = work.compare(first, second)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        work.show(Console(), found)
+    _answer(found, as_json, work.show, Console())
