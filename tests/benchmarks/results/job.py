@@ -1,7 +1,8 @@
 """One job in a process of its own: the pipeline's own training and answers, on data that is prepared already.
 
 What `tuneline run` does with the same words, without MLflow and the report: the same functions prepare, train and
-answer, in fp32, so that a row's command gives the row's first seed.
+answer, in fp32, so that a row's command gives the row's first seed. Seconds are the processor's: a job has one core,
+and others that want it too would lengthen those of a clock.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ def _chosen(job: Job, data: Path) -> Line:
     """Trained, and measured on validation rows alone."""
     from tuneline.train.train import train
 
-    recipe, started = recipe_of(job.words), time.perf_counter()
+    recipe, started = recipe_of(job.words), time.process_time()
     numbers = train(data, recipe.model, recipe.train, None)
     kept = ("validation_accuracy", "validation_macro_f1", "validation_loss")
     return {
-        "rate": recipe.train.learning_rate, "seconds": time.perf_counter() - started,
+        "rate": recipe.train.learning_rate, "seconds": time.process_time() - started,
         **{name: numbers[name] for name in kept if name in numbers},
     }  # fmt: skip
 
@@ -92,13 +93,13 @@ def _trained(job: Job, data: Path) -> Line:
 
     recipe, table = recipe_of(job.words), read_split(data, "test")
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started = time.process_time()
         numbers = train(data, recipe.model, recipe.train, Path(folder) / "model")
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         classifier = Classifier(Path(folder) / "model")
-        started = time.perf_counter()
+        started = time.process_time()
         probabilities = classifier.predict_proba_inputs(of_table(table))
-        rate = len(table) / (time.perf_counter() - started)
+        rate = len(table) / (time.process_time() - started)
         return {
             "seconds": seconds, "epochs": recipe.train.epochs, "rate": recipe.train.learning_rate,
             "peak_mib": numbers["train_peak_memory_mb"] * 1e6 / 2**20, "texts_per_second": rate,
@@ -112,12 +113,12 @@ def _linear(job: Job, data: Path) -> Line:
     from tuneline.evaluate.baseline import fitted, proba, texts_of
 
     table, train, classes = read_split(data, "test"), read_split(data, "train"), len(PreparedData.load(data).labels)
-    started = time.perf_counter()
+    started = time.process_time()
     model = fitted(texts_of(train), train.column("label").to_pylist())
-    seconds = time.perf_counter() - started
-    started = time.perf_counter()
+    seconds = time.process_time() - started
+    started = time.process_time()
     probabilities = proba(model, texts_of(table), classes)
-    rate = len(table) / (time.perf_counter() - started)
+    rate = len(table) / (time.process_time() - started)
     return {
         "seconds": seconds, "peak_mib": peak_mib(), "texts_per_second": rate,
         **_answers(job, data, probabilities), **_latency(lambda texts: proba(model, texts, classes), table),
