@@ -3,6 +3,7 @@
 #
 #   examples/private_s3.sh s3://BUCKET/KEY.csv                     # or s3://BUCKET/PREFIX/, or 's3://BUCKET/PREFIX*.csv'
 #   examples/private_s3.sh s3://BUCKET/PREFIX/ data.text_column=body train.epochs=5    # and any key of a recipe
+#   examples/private_s3.sh s3://BUCKET/KEY.csv model.name=s3://BUCKET/models/ours      # a checkpoint from there too
 #
 # Who you are is never in the recipe, nor in anything that is kept. boto3 finds it where it always does:
 #

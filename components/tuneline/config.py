@@ -209,7 +209,8 @@ class ModelConfig(Section):
     """Which pretrained checkpoint is fine-tuned."""
 
     name: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
-    """A Hugging Face model id, a local folder, or pkg:NAME for a checkpoint that an installed package carries."""
+    """A Hugging Face model id, also ID@REVISION (a branch, tag or commit), a local folder, s3://bucket/prefix, or
+    pkg:NAME for a checkpoint that an installed package carries."""
     max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=131072)] = 128
     """Longest text in tokens, special tokens included; longer ones are cut."""
     long_texts: Literal["head", "tail", "head_tail", "windows"] = "head"

@@ -47,8 +47,8 @@ READS = {
 
 
 @contextmanager
-def serving(log: Path) -> Iterator[Store]:
-    """Start it as a process of its own, because whether it asks is a setting of its whole process."""
+def serving(log: Path, checkpoint: Path) -> Iterator[Store]:
+    """Start it, with a checkpoint below models/, in a process of its own: whether it asks is a setting of all of it."""
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     with log.open("w") as stream:
@@ -62,13 +62,13 @@ def serving(log: Path) -> Iterator[Store]:
                 break
             assert server.poll() is None, log.read_text()
             time.sleep(0.1)
-        yield _fill(endpoint)
+        yield _fill(endpoint, checkpoint)
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
-def _fill(endpoint: str) -> Store:
+def _fill(endpoint: str, checkpoint: Path) -> Store:
     """Make the bucket and its users; from then on who asks is looked at."""
     asked: dict[str, Any] = {
         "endpoint_url": endpoint, "region_name": "us-east-1", "aws_access_key_id": "owner", "aws_secret_access_key": "x"
@@ -81,6 +81,8 @@ def _fill(endpoint: str) -> Store:
         lines = ["text,label", *(f"{text},{label}" for text, label in part)]
         answer = api.put_object(Bucket="texts", Key=key, Body="\n".join(lines).encode())
         versions[key] = answer["ETag"].strip('"')
+    for path in checkpoint.iterdir():
+        api.upload_file(str(path), "texts", f"models/tiny/{path.name}")
     people = []
     for name in ("reader", "stranger"):
         users.create_user(UserName=name)

@@ -17,8 +17,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests import hub
 from tests.conftest import ROOT, reviews
-from tests.e2e import hub
 from tests.e2e.conftest import TUNELINE, Project
 from tests.e2e.private_store import Store, serving
 from tests.e2e.test_readme import check_words
@@ -139,16 +139,16 @@ def test_a_column_that_is_not_there_ends_the_example_before_anything_is_trained(
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with serving(tmp_path_factory.mktemp("store") / "log") as found:
+def store(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[Store]:
+    with serving(tmp_path_factory.mktemp("store") / "log", tiny_checkpoint) as found:
         yield found
 
 
 @pytest.mark.slow
-def test_a_private_bucket_is_audited_and_trained_on_and_no_key_is_kept(
-    store: Store, project: Project, tiny_checkpoint: Path
+def test_a_private_bucket_is_audited_and_trained_on_from_its_own_checkpoint_and_no_key_is_kept(
+    store: Store, project: Project
 ) -> None:
-    words = ["s3://texts/reviews/", "data.test=s3://texts/test.csv", f"model.name={tiny_checkpoint}", *CHEAP]
+    words = ["s3://texts/reviews/", "data.test=s3://texts/test.csv", "model.name=s3://texts/models/tiny", *CHEAP]
     done = run(project, "private_s3.sh", *words, **store.reader)
     assert done.returncode == 0, done.stderr[-3000:]
     kept = json.loads(done.stdout[done.stdout.index("{") : done.stdout.rindex("}") + 1])
@@ -157,6 +157,7 @@ def test_a_private_bucket_is_audited_and_trained_on_and_no_key_is_kept(
     assert len(kept["versions"]["train"]) == len(kept["sha256"]["all"]) == 64
     assert set(project.statuses().values()) == {"FINISHED"}
     assert project.store.get_model_version_by_alias("from-s3", "champion").version == 1
+    assert project.store.get_model_version_by_alias("from-s3", "champion").tags["tuneline.base_model"] == words[2][11:]
     written = [path for path in project.folder.rglob("*") if path.is_file()]
     assert len(written) > 20
     for secret in (store.reader["AWS_ACCESS_KEY_ID"], store.reader["AWS_SECRET_ACCESS_KEY"]):

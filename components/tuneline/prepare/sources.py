@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from tuneline.artifacts import SLICE, sha256_file
 from tuneline.config import DataConfig
 from tuneline.errors import InputError, NotHereError
-from tuneline.prepare import fetch, hub, listing, sample
+from tuneline.prepare import hub, sample
 from tuneline.prepare.layout import Layout, check_saved, lay_out, table
+from tuneline.s3 import fetch, listing
 from tuneline.tables import READABLE, File, Parts, Written, local_file, read
 from tuneline.tables.cells import Place, labels, moments, texts
 from tuneline.tables.columnar import BYTES, ROWS, rows_in_bytes

@@ -19,8 +19,8 @@ from boto3.s3.transfer import TransferConfig
 from tests.components.prepare.faulty_s3 import FaultyReads
 from tuneline.config import DataConfig
 from tuneline.errors import InputError, ServiceError
-from tuneline.prepare import fetch, listing
 from tuneline.prepare.sources import fingerprint, open_source
+from tuneline.s3 import fetch, listing
 
 CSV = b"text,label\ngood,pos\nbad,neg\n"
 ROWS = [("good", "pos"), ("bad", "neg")]

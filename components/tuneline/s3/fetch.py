@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneline.errors import InputError, ServiceError
-from tuneline.prepare import checksums
-from tuneline.prepare.listing import CHANGED, WORKERS, Listing, Object, client, told
 from tuneline.progress import Progress, say
+from tuneline.s3 import checksums
+from tuneline.s3.listing import CHANGED, WORKERS, Listing, Object, client, told
 
 PART = 16 << 20
 """Bytes that one request asks for; a larger object is fetched by several at once."""
@@ -37,30 +37,40 @@ class _DamagedError(Exception):
 
 
 @contextmanager
-def downloaded(listing: Listing, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder with these objects of a listing, under their names, all of them verified.
+def downloaded(listing: Listing, names: Sequence[str], step: str = "prepare") -> Iterator[Path]:
+    """A temporary folder with these objects of a listing, as `download` brings them."""
+    with tempfile.TemporaryDirectory(prefix="tuneline-") as folder:
+        download(listing, names, Path(folder), step)
+        yield Path(folder)
+
+
+def download(listing: Listing, names: Sequence[str], folder: Path, step: str = "prepare") -> None:
+    """Bring these objects of a listing into a folder, under their names, all of them verified.
+
+    Args:
+        listing: what a URI names.
+        names: of its objects.
+        folder: made where it is missing.
+        step: who tells how far it is.
 
     Raises:
         InputError: an object is gone, changed, not to be read, or its bytes are not what its checksum says.
         ServiceError: S3 does not answer.
     """
     wanted = set(names)
-    with tempfile.TemporaryDirectory(prefix="tuneline-") as folder:
-        try:
-            _Download(listing, Path(folder)).all([found for found in listing.objects if found.name in wanted])
-        except OSError as error:
-            raise InputError(
-                f"{listing.key}: {listing.shown}: cannot be kept in {folder}: {error.strerror}; TMPDIR names another "
-                f"folder"
-            ) from None
-        yield Path(folder)
+    try:
+        _Download(listing, folder, step).all([found for found in listing.objects if found.name in wanted])
+    except OSError as error:
+        raise InputError(
+            f"{listing.key}: {listing.shown}: cannot be kept in {folder}: {error.strerror}; TMPDIR names another folder"
+        ) from None
 
 
 class _Download:
     """A download of a listing's objects into a folder, by several threads."""
 
-    def __init__(self, listing: Listing, folder: Path) -> None:
-        self.listing, self.folder = listing, folder
+    def __init__(self, listing: Listing, folder: Path, step: str) -> None:
+        self.listing, self.folder, self.step = listing, folder, step
         with told(listing.key, listing.shown):
             self.api = client()
         self.unproven: list[str] = []
@@ -68,7 +78,7 @@ class _Download:
     def all(self, objects: list[Object]) -> None:
         """Fetch small objects side by side, then large ones, each by parts side by side."""
         megabytes = sum(found.size for found in objects) >> 20
-        progress = Progress("prepare", megabytes, f"MB from {self.listing.shown}")
+        progress = Progress(self.step, megabytes, f"MB from {self.listing.shown}")
         done = 0
         small = [found for found in objects if found.size <= PART]
         pool = ThreadPoolExecutor(WORKERS)
@@ -83,8 +93,8 @@ class _Download:
         finally:
             pool.shutdown(cancel_futures=True)
         if self.unproven:
-            count = len(self.unproven)
-            say(f"[prepare] {self.unproven[0]}: one of {count} objects without a checksum that can be compared here")
+            told = f"one of {len(self.unproven)} objects without a checksum that can be compared here"
+            say(f"[{self.step}] {self.unproven[0]}: {told}")
 
     def _small(self, found: Object) -> int:
         with told(self.listing.key, self._name(found)), self._file(found).open("wb") as file:

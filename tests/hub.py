@@ -14,8 +14,8 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 @contextmanager
-def serving(name: str, folder: Path) -> Iterator[str]:
-    """Serve a folder's files as the model `name`, at the commit COMMIT of its branch main; gives the address."""
+def serving(name: str, folder: Path, branch: str = "main") -> Iterator[str]:
+    """Serve a folder's files as the model `name`, at the commit COMMIT of its only branch; gives the address."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     class Hub(BaseHTTPRequestHandler):
@@ -25,7 +25,7 @@ def serving(name: str, folder: Path) -> Iterator[str]:
                 self._send(
                     json.dumps([_entry(file, body) for file, body in files.items()]).encode(), "application/json"
                 )
-            elif path.startswith(f"/api/models/{name}"):
+            elif path in (f"/api/models/{name}/revision/{revision}" for revision in (branch, COMMIT)):
                 known = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in sorted(files)]}
                 self._send(json.dumps(known).encode(), "application/json")
             elif path.startswith(f"/{name}/resolve/") and (file := path.rpartition("/")[2]) in files:
