@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 
 from tuneline import tracking
 from tuneline.config import Recipe
-from tuneline.errors import InputError
+from tuneline.errors import InputError, without_credentials
 from tuneline.storage import CHECKPOINTS
 from tuneline_pipelines import images
 from tuneline_pipelines.build import engine
@@ -25,12 +25,16 @@ from tuneline_pipelines.state import State
 USER = 10001
 """Of the containers where this process is root; else they run as its own user, whose files they write."""
 _LABEL = "tuneline.run"
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED = (
     "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION",
-    "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", tracking.PARENT, CHECKPOINTS,
+    "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", tracking.PARENT, CHECKPOINTS,
+    *_PROXIES, *(name.lower() for name in _PROXIES),
 )  # fmt: skip
+CERTIFICATES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "MLFLOW_TRACKING_SERVER_CERT_PATH")
+"""Variables that name a file, which a container finds where this machine has it."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,14 @@ class Containers:
             folder.mkdir(parents=True, exist_ok=True)
             if os.getuid() == 0:
                 os.chown(folder, user, group)
-        read = [Mount(path, path, type="bind", read_only=True) for path in sorted(_local(recipe).values())]
+        files = {*_local(recipe).values(), *certificates().values()}
+        read = [Mount(path, path, type="bind", read_only=True) for path in sorted(files)]
         written = [Mount(str(path), str(path), type="bind") for path in checkpoints]
         return local.DockerRunner(
             user=f"{user}:{group}", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], init=True,
             tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
             network_mode=self.network, labels={_LABEL: os.environ[tracking.PARENT]},
-            environment={name: os.environ[name] for name in _PASSED if name in os.environ},
+            environment=environment(recipe),
             mounts=[*read, *written],
         )  # fmt: skip
 
@@ -104,6 +109,58 @@ class Containers:
         run_id = os.environ.get(tracking.PARENT)
         for container in engine().containers.list(filters={"label": f"{_LABEL}={run_id}"}) if run_id else []:
             container.stop(timeout=grace)
+
+
+def environment(recipe: Recipe) -> dict[str, str]:
+    """What the steps are told of this machine's environment, and as whom they read S3.
+
+    Raises:
+        InputError: a certificate is no file, or AWS_PROFILE gives no keys.
+    """
+    named = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return named | certificates() | _keys(recipe)
+
+
+def certificates() -> dict[str, str]:
+    """Certificates that this machine trusts, or is known by, as absolute paths.
+
+    Raises:
+        InputError: one is no file.
+    """
+    found = {name: Path(os.environ[name]).absolute() for name in CERTIFICATES if os.environ.get(name)}
+    for name, path in found.items():
+        if not path.is_file():
+            raise InputError(f"--docker: {name}: {path}: no such file")
+    return {name: str(path) for name, path in found.items()}
+
+
+def _keys(recipe: Recipe) -> dict[str, str]:
+    """Who this machine is to S3, where its environment has no keys: containers see neither its profiles nor its role.
+
+    A session's token is passed as it is now, and ends when it ends.
+    """
+    sources = (recipe.data.train, recipe.data.validation, recipe.data.test, recipe.model.name, os.environ[CHECKPOINTS])
+    wanted = "AWS_PROFILE" in os.environ or any(source.startswith("s3://") for source in sources)
+    if not wanted or "AWS_ACCESS_KEY_ID" in os.environ:
+        return {}
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise InputError("--docker: s3:// and AWS_PROFILE need pip install 'tuneline[s3]'") from None
+    try:
+        session = boto3.Session()
+        credentials = session.get_credentials()
+        if credentials is None:  # a bucket for everybody, or the step will tell
+            return {}
+        keys = credentials.get_frozen_credentials()
+    except BotoCoreError as error:
+        raise InputError(f"--docker: no keys for S3: {without_credentials(str(error))}") from None
+    found = {
+        "AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+        "AWS_SESSION_TOKEN": keys.token, "AWS_DEFAULT_REGION": session.region_name,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value}
 
 
 def _folder(place: str) -> list[Path]:

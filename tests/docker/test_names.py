@@ -15,9 +15,7 @@ from tests.conftest import ROOT
 from tuneline.errors import InputError
 from tuneline_pipelines import build, images
 from tuneline_pipelines.compile import check, compile_pipeline
-from tuneline_pipelines.containers import Containers
 from tuneline_pipelines.resources import Profile
-from tuneline_pipelines.state import State
 
 DIGEST = f"registry.example.com/ml/tuneline-train@sha256:{'a' * 64}"
 
@@ -161,21 +159,3 @@ def test_without_the_docker_package_it_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_an_unknown_target_is_told() -> None:
     with pytest.raises(InputError, match="'trian' given; allowed: register, prepare"):
         build.build(["trian"], images.BASE, False, "", lambda *_: None)
-
-
-@pytest.mark.parametrize(
-    ("uri", "told"),
-    [
-        ("sqlite:///mlflow.db", "containers cannot share this machine's SQLite store"),
-        ("http://127.0.0.1:5000", "127.0.0.1 is each container itself"),
-    ],
-)
-def test_a_store_that_containers_cannot_reach_is_refused(
-    tmp_path: Path, reviews_csv: Path, uri: str, told: str
-) -> None:
-    from tuneline.recipe import load_recipe
-    from tuneline_pipelines.recipes import shipped
-
-    recipe = load_recipe(shipped()["text"], [f"data.train={reviews_csv}"])
-    with pytest.raises(InputError, match=told):
-        Containers("bridge").prepared(recipe, State(tmp_path, uri, None))
