@@ -120,7 +120,7 @@ def test_the_parallel_coordinates_of_a_sweeps_trials_show_what_was_searched_and_
     query = f"runs={quote(json.dumps(runs))}&experiments={quote(json.dumps([experiment]))}"
     page(browser, f"{address}/#/compare-runs?{query}", ["Parallel Coordinates Plot", "trial 0"], "compare.png")
     axes = wait_for_axes(browser)
-    assert {"train.epochs", "train.learning_rate", "train.tune"} <= set(axes)
+    assert {"train_epochs", "train_learning_rate", "train_tune"} <= set(axes)
     assert "validation_macro_f1" in axes
 
 

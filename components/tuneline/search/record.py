@@ -98,13 +98,19 @@ class SearchRun:
 
     @contextmanager
     def child(self, name: str, params: dict[str, Any], tags: dict[str, Any]) -> Iterator[Child]:
-        """The run of a trial, ended as the trial ends."""
+        """The run of a trial, ended as the trial ends.
+
+        Args:
+            name: of the run.
+            params: recipe key -> value, called as the pipeline's steps call them: MLflow sets both in one column.
+            tags: more of them.
+        """
         given = {"mlflow.parentRunId": self.run_id, "tuneline.step": "trial"}
         made = self.api.create_run(self.experiment, run_name=name, tags=given | {k: str(v) for k, v in tags.items()})
         step = StepRun(self.api, made.info.run_id, self.run_id, name)
         status = "FINISHED"
         try:
-            step.params(params)
+            step.params({key.replace(".", "_"): value for key, value in params.items()})
             with step.outbox:
                 yield Child(step)
         except Pruned:

@@ -69,7 +69,7 @@ def test_mlflow_has_a_child_run_with_its_params_epochs_and_intervals(engine, rec
     run = engine.run.api.get_run(result.run_id)
     assert run.data.tags["mlflow.parentRunId"] == engine.run.run_id
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"train.epochs": "2", "balance": "focal", "train.seed": "0"}
+    assert run.data.params == {"train_epochs": "2", "balance": "focal", "train_seed": "0"}
     assert len(engine.run.api.get_metric_history(result.run_id, "validation_loss")) == 2
     low, value, high = (run.data.metrics[f"validation_macro_f1{end}"] for end in ("_low", "", "_high"))
     assert low <= value <= high
