@@ -131,3 +131,38 @@ def wait_for_axes(browser: Any) -> list[str]:
         assert time.monotonic() < until, "no parallel coordinates"
         time.sleep(0.5)
     return [axis.get_attribute("textContent") for axis in found]
+
+
+def test_the_chart_page_of_a_sweep_draws_bars_of_what_its_trials_cost_and_curves_of_their_scores(
+    finished: tuple[Project, dict[str, Any]], searched: dict[str, Any], address: str, browser: Any
+) -> None:
+    experiment = finished[0].store.get_experiment_by_name("search").experiment_id
+    page(browser, f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART", ["best_seconds"], "sweep.png")
+    browser.find_element("css selector", ".ag-row .ag-cell button").click()  # the sweep's run unfolds into its trials
+    runs = [row["run_id"] for row in searched["trials"]]
+    for cost in ("peak_memory_mib", "seconds"):
+        (bars,) = wait_for_chart(browser, cost)
+        assert (bars["type"], sorted(bars["y"])) == ("bar", sorted(runs))
+    browser.find_element("css selector", "[placeholder='Search metric charts']").send_keys("validation_macro_f1")
+    curves = wait_for_chart(browser, "validation_macro_f1")
+    assert {curve["mode"].partition("+")[0] for curve in curves} <= {"lines", "markers"}
+    drawn = {curve["name"].partition(" (")[0]: curve["x"] for curve in curves if curve["name"]}
+    epochs = {row["overrides"].get("train.epochs") for row in searched["trials"]}
+    assert {f"trial {number}" for number in range(4)} <= drawn.keys()
+    assert {max(drawn[f"trial {number}"]) for number in range(4)} == epochs
+
+
+CHART = """
+const cards = [...document.querySelectorAll('[data-testid="experiment-view-compare-runs-card"]')];
+const plot = cards.find(card => card.innerText.split('\\n')[0] === arguments[0])?.querySelector('.js-plotly-plot');
+return plot?.data?.map(({type, mode, name, x, y}) => ({type, mode, name, x: [...x], y: [...y]}));
+"""
+
+
+def wait_for_chart(browser: Any, metric: str) -> list[dict[str, Any]]:
+    """What a metric's chart draws, once it does of more than one run."""
+    until = time.monotonic() + 60
+    while not (found := browser.execute_script(CHART, metric)) or max(len(found), len(found[0]["y"])) < 2:
+        assert time.monotonic() < until, f"not drawn: {metric}"
+        time.sleep(0.5)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Child:
 
     step: StepRun
     epochs: int = 0
+    curves: set[str] = field(default_factory=set)
+    """Metrics that each epoch had."""
 
     @property
     def run_id(self) -> str:
@@ -38,17 +40,21 @@ class Child:
     def epoch(self, number: int, values: Numbers) -> None:
         """The metrics of an epoch."""
         self.epochs = number
+        self.curves |= values.keys()
         self.step.metrics(values, number)
 
     def note(self, numbers: Numbers, metrics: dict[str, Interval], seconds: float, peak_memory_mib: float) -> None:
         """What the trial measured; intervals stand beside their values.
 
-        They are told at the last epoch: a run is shown by its highest step, and at 0 the end of a curve would begin it.
+        The end of a curve is told at the last epoch: a run is shown by its highest step, and at 0 it would begin the
+        curve. The rest is at 0: MLflow draws what has no other step as a bar a run, and anything else as a curve.
         """
         values = {name: number for name, number in numbers.items() if name.startswith("train_")}
         for name, (value, low, high) in metrics.items():
             values |= {f"validation_{name}": value, f"validation_{name}_low": low, f"validation_{name}_high": high}
-        self.step.metrics(values | {"seconds": seconds, "peak_memory_mib": peak_memory_mib}, self.epochs)
+        values |= {"seconds": seconds, "peak_memory_mib": peak_memory_mib}
+        self.step.metrics({name: value for name, value in values.items() if name in self.curves}, self.epochs)
+        self.step.metrics({name: value for name, value in values.items() if name not in self.curves})
 
 
 class SearchRun:
