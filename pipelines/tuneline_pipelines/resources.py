@@ -199,11 +199,15 @@ class Profile(Section):
         """Whether the steps will have an environment variable."""
         return variable in self.env or any(variable in secret.keys.values() for secret in self.secrets)
 
-    @property
-    def plain_environment(self) -> dict[str, str]:
-        """The environment of every step that is no secret."""
+    def plain_environment(self, name: str) -> dict[str, str]:
+        """The environment of a step, named as in `apply`, that is no secret."""
         offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PIP_NO_INDEX": "1"}
-        return self.env | (offline if self.air_gapped else {})
+        cache = self.cache(name)
+        return self.env | (offline if self.air_gapped else {}) | ({"HF_HOME": cache.mount_path} if cache else {})
+
+    def cache(self, name: str) -> Volume | None:
+        """The model cache, for a step that reads checkpoints."""
+        return self.model_cache if name in ("prepare", "train", "sweep") else None
 
     @model_validator(mode="after")
     def _mounted_once(self) -> Profile:
@@ -323,9 +327,8 @@ def _place(profile: Profile, step: StepProfile, task: Any) -> None:
 def _environment(profile: Profile, name: str, step: StepProfile, task: Any) -> None:
     from kfp import kubernetes
 
-    cache = profile.model_cache if name in ("prepare", "train", "sweep") else None
-    home = {"HF_HOME": cache.mount_path} if cache else {}
-    for key, value in {IMAGE: task.container_spec.image, **profile.plain_environment, **home}.items():
+    cache = profile.cache(name)
+    for key, value in {IMAGE: task.container_spec.image, **profile.plain_environment(name)}.items():
         task.set_env_variable(key, value)
     kubernetes.use_field_path_as_env(task, KFP_RUN, "metadata.labels['pipeline/runid']")  # KFP's id of the run
     for secret in profile.secrets:

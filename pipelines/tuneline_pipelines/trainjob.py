@@ -28,7 +28,7 @@ def configure(profile: Profile, job: TrainJob, task: Any) -> None:
         f"{kind}s": {part: value for part in ("cpu", "memory") if (value := getattr(step, f"{part}_{kind}"))}
         for kind in ("request", "limit")
     }
-    volumes, mounts = _volumes(step)
+    volumes, mounts = _volumes(profile)
     settings = JobSettings.model_validate(
         amounts | job.model_dump(exclude_none=True) | {
             "image": task.container_spec.image,
@@ -47,7 +47,7 @@ def configure(profile: Profile, job: TrainJob, task: Any) -> None:
 
 def _pod_environment(profile: Profile, claim: str) -> list[dict[str, Any]]:
     """The profile's, and a place on the claim for checkpoints where it names none."""
-    values = {CHECKPOINTS: f"{claim}/checkpoints", **profile.plain_environment}
+    values = {CHECKPOINTS: f"{claim}/checkpoints", **profile.plain_environment("train")}
     plain = [{"name": key, "value": value} for key, value in values.items()]
     return plain + [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": key}}}
@@ -56,14 +56,19 @@ def _pod_environment(profile: Profile, claim: str) -> list[dict[str, Any]]:
     ]
 
 
-def _volumes(step: StepProfile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _volumes(profile: Profile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the train step's own pod has besides the claim that all share."""
     volumes: list[dict[str, Any]] = []
     mounts: list[dict[str, Any]] = []
-    for volume in step.volumes:
+    step, cache = profile.steps.train, profile.cache("train")
+    for volume in [*step.volumes, *([cache] if cache else [])]:
         if all(known["name"] != volume.claim for known in volumes):
             volumes.append({"name": volume.claim, "persistentVolumeClaim": {"claimName": volume.claim}})
         mount = {"name": volume.claim, "mountPath": volume.mount_path}
         mounts.append(mount | ({"subPath": volume.sub_path} if volume.sub_path else {}))
+    for files in profile.secret_files:
+        volumes.append({"name": files.name, "secret": {"secretName": files.name}})
+        mounts.append({"name": files.name, "mountPath": files.mount_path, "readOnly": True})
     if step.shared_memory:
         memory = {"medium": "Memory", "sizeLimit": step.shared_memory}
         volumes.append({"name": "shared-memory", "emptyDir": memory})

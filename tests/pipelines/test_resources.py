@@ -249,6 +249,27 @@ def test_a_trainjob_gets_what_the_train_step_asks_for_and_the_step_itself_little
     assert run == {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
 
 
+def test_a_trainjobs_pods_find_the_model_cache_and_the_secret_files_where_the_steps_do(tmp_path: Path) -> None:
+    more = {
+        "trainjob": {"claim": "shared", "mount_path": "/shared"},
+        "model_cache": {"claim": "models", "mount_path": "/cache", "sub_path": "hub"},
+        "secret_files": [{"name": "corporate-ca", "mount_path": "/etc/ca"}],
+    }
+    container, _ = train_executor(tmp_path, PROFILE | more, "train.distributed.nodes=2")
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    made = manifest("tuneline-0", JobSettings.model_validate_json(told[ENVIRONMENT]), TrainConfig(), ["a", "b", "c"])
+    validator().validate(made)
+    assert {"name": "HF_HOME", "value": "/cache"} in made["spec"]["trainer"]["env"]
+    (node,) = made["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    named = {volume["name"]: volume for volume in pod["volumes"]}
+    assert list(named) == ["tuneline-shared", "models", "corporate-ca", "shared-memory"]
+    assert named["corporate-ca"]["secret"] == {"secretName": "corporate-ca"}
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert {"name": "models", "mountPath": "/cache", "subPath": "hub"} in mounts
+    assert {"name": "corporate-ca", "mountPath": "/etc/ca", "readOnly": True} in mounts
+
+
 def test_on_one_machine_the_train_step_keeps_its_gpus(tmp_path: Path) -> None:
     container, pod = train_executor(tmp_path, PROFILE | {"trainjob": {"claim": "shared"}})
     assert container["resources"]["accelerator"]["resourceCount"] == "2"

@@ -7,7 +7,9 @@ carries its number, by which the merge sees that none is missing, doubled or out
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
@@ -192,13 +194,30 @@ def predict_step(out: Artifact, shard: Shard, column: str, pair_column: str) -> 
     out.metadata |= {"model": shard["model"], "first": int(shard["first"]), "rows": int(shard["rows"])}
 
 
+def shares(counts: Sequence[tuple[str, int]], rows: int) -> dict[str, float]:
+    """Each label's share of the rows, as metrics: share.LABEL, with _ for what a metric's name may not have.
+
+    Labels that then are called alike are told apart by a number.
+    """
+    found: dict[str, float] = {}
+    for label, count in counts:
+        plain = "share." + re.sub(r"[^\w -]", "_", label)[:200]
+        name = next(name for number in itertools.count(1) if (name := _numbered(plain, number)) not in found)
+        found[name] = count / rows
+    return found
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} {number}"
+
+
 def merge_step(parts: Sequence[Artifact], out: Artifact, work: list[Shard], **parameters: Any) -> None:
     """The KFP component's work: the shards' predictions in, one file out, and a run in MLflow that tells of it."""
     rows, model = sum(int(shard["rows"]) for shard in work), work[0]["model"]
     with step("batch-predict", {"model": model, **parameters}) as run:
         labels = merge([Path(part.path) for part in parts], rows, Path(out.path), parameters["output"])
         digest = sha256_file(Path(out.path))
-        run.metrics({"rows": rows} | {f"share.{name}": count / rows for name, count in labels.most_common(100)})
+        run.metrics({"rows": rows} | shares(labels.most_common(100), rows))
         run.tags({"tuneline.predictions_sha256": digest})
         out.metadata |= {"model": model, "rows": rows, "sha256": digest}
         say(f"[merge] {rows} texts labelled by {model}")

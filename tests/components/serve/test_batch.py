@@ -188,6 +188,28 @@ def test_the_result_is_also_written_where_it_is_asked_for(registered, files, tmp
         merge(parts, 23, tmp_path / "out", str(tmp_path / "none" / "x.csv"))
 
 
+LABELS = ["spam & scam", "C++", "C--", "C__", "(none)", "can't pay", "a//b", "../b", "退款", "\U0001f600", "x" * 400, " "]
+
+
+def test_labels_whose_names_mlflow_refuses_in_a_metric_are_counted_all_the_same(store, tmp_path):
+    class Made:
+        path, metadata = str(tmp_path / "part"), {}
+
+    class Out:
+        path, metadata = str(tmp_path / "out"), {}
+
+    rows = [{"row": number, "text": "a", "label": label} for number, label in enumerate([*LABELS, "C++"])]
+    Path(Made.path).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    batch.merge_step([Made], Out, [{"model": "reviews/1", "rows": len(rows)}], output="")
+    (run,) = store.search_runs([store.get_experiment_by_name("tuneline").experiment_id])
+    shares = {name: value for name, value in run.data.metrics.items() if name.startswith("share.")}
+    assert len(shares) == len(LABELS)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["share.C__"] == pytest.approx(2 / 13)
+    assert {"share.C-- 2", "share.C__ 2"} & shares.keys()
+    assert Out.metadata["rows"] == 13
+
+
 @pytest.mark.slow
 def test_the_pipeline_runs_shard_by_shard(store, registered, files, tmp_path, monkeypatch):
     from kfp import local
