@@ -7,6 +7,7 @@ MLflow must be a server.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from tuneline import tracking
 from tuneline.config import Recipe
 from tuneline.errors import InputError, without_credentials
 from tuneline.storage import CHECKPOINTS
+from tuneline.tables.files import expanded
 from tuneline_pipelines import images
 from tuneline_pipelines.build import engine
+from tuneline_pipelines.recipes import places
 from tuneline_pipelines.state import State
 
 USER = 10001
@@ -58,7 +61,7 @@ class Containers:
         for step, reference in _images().items():
             if not client.images.list(name=reference):
                 raise InputError(f"--docker: {reference} is not there; make it with: tuneline build --target {step}")
-        return _absolute(recipe)
+        return absolute(recipe)
 
     def _check_store(self, uri: str) -> None:
         if not uri.startswith(("http://", "https://")):
@@ -93,8 +96,7 @@ class Containers:
             folder.mkdir(parents=True, exist_ok=True)
             if os.getuid() == 0:
                 os.chown(folder, user, group)
-        files = {*_local(recipe).values(), *certificates().values()}
-        read = [Mount(path, path, type="bind", read_only=True) for path in sorted(files)]
+        read = [Mount(path, path, type="bind", read_only=True) for path in mounted(recipe)]
         written = [Mount(str(path), str(path), type="bind") for path in checkpoints]
         return local.DockerRunner(
             user=f"{user}:{group}", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], init=True,
@@ -139,8 +141,8 @@ def _keys(recipe: Recipe) -> dict[str, str]:
 
     A session's token is passed as it is now, and ends when it ends.
     """
-    sources = (recipe.data.train, recipe.data.validation, recipe.data.test, recipe.model.name, os.environ[CHECKPOINTS])
-    wanted = "AWS_PROFILE" in os.environ or any(source.startswith("s3://") for source in sources)
+    named = [*places(recipe).values(), os.environ[CHECKPOINTS]]
+    wanted = "AWS_PROFILE" in os.environ or any(place.startswith("s3://") for place in named)
     if not wanted or "AWS_ACCESS_KEY_ID" in os.environ:
         return {}
     try:
@@ -172,18 +174,30 @@ def _images() -> dict[str, str]:
     return {step: images.name_of(step, os.environ.get("TUNELINE_BASE") or images.BASE) for step in images.STEPS}
 
 
-def _absolute(recipe: Recipe) -> Recipe:
+def absolute(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths and patterns, for a process in another directory."""
     found = _local(recipe)
-    data = {key: found[f"data.{key}"] for key in ("train", "validation", "test") if f"data.{key}" in found}
+    data = {key.removeprefix("data."): place for key, place in found.items() if key.startswith("data.")}
     model = {"name": found["model.name"]} if "model.name" in found else {}
     return recipe.model_copy(
         update={"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
     )
 
 
+def mounted(recipe: Recipe) -> list[str]:
+    """What a container must see of this machine: its files, folders, folders of patterns, certificates."""
+    return sorted({*map(_seen, _local(recipe).values()), *certificates().values()})
+
+
 def _local(recipe: Recipe) -> dict[str, str]:
-    """The recipe's files and folders on this machine, as absolute paths."""
-    named = {f"data.{key}": getattr(recipe.data, key) for key in ("train", "validation", "test")}
-    named["model.name"] = recipe.model.name
-    paths = {key: Path(os.path.expanduser(value)) for key, value in named.items() if value}  # noqa: PTH111 - pathlib's raises for an unknown user
-    return {key: str(path.absolute()) for key, path in paths.items() if path.exists()}
+    """The recipe's files, folders and patterns on this machine, as absolute paths."""
+    paths = {key: expanded(place) for key, place in places(recipe).items() if "://" not in place}
+    return {key: str(path.absolute()) for key, path in paths.items() if path.exists() or glob.has_magic(str(path))}
+
+
+def _seen(place: str) -> str:
+    """A path itself, or the folder below which a pattern has its first sign."""
+    path = Path(place)
+    while not path.exists() and glob.has_magic(str(path)):
+        path = path.parent
+    return str(path)

@@ -26,6 +26,7 @@ from tuneline.storage import CHECKPOINTS
 from tuneline.train.forecast import Forecast
 from tuneline.train.job_manifest import settings_here
 from tuneline_pipelines.compile import nodes_of
+from tuneline_pipelines.local import stopped_by_signals
 from tuneline_pipelines.outlook import Found, Limit, disk_mb, result
 from tuneline_pipelines.resources import Profile, amount
 from tuneline_pipelines.watch import Tell, Watcher, heard
@@ -54,7 +55,7 @@ def plan(recipe: Recipe, profile: Profile | None, tell: Tell) -> dict[str, Any]:
         ServiceError: the rehearsal failed otherwise.
     """
     _require_machines(recipe, profile)
-    with tempfile.TemporaryDirectory(prefix="tuneline-plan-") as name:
+    with stopped_by_signals(), tempfile.TemporaryDirectory(prefix="tuneline-plan-") as name:
         folder, started = Path(name), time.monotonic()
         manifest = _prepare(recipe, folder / "data", tell)
         seconds = time.monotonic() - started

@@ -16,6 +16,12 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def places(recipe: Recipe) -> dict[str, str]:
+    """What a recipe reads, on this machine or elsewhere: configuration key -> path, pattern, URI or name."""
+    data = {f"data.{key}": getattr(recipe.data, key) for key in ("train", "validation", "test", "corrections")}
+    return {key: place for key, place in {**data, "model.name": recipe.model.name}.items() if place}
+
+
 def load(recipe: str, overrides: list[str]) -> Recipe:
     """Read a recipe by file or by name, and apply overrides; an override in the recipe's place means the quickstart.
 

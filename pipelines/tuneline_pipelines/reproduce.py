@@ -20,6 +20,7 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.recipe import load_recipe
 from tuneline.storage import CHECKPOINTS
+from tuneline_pipelines.local import stopped_by_signals
 from tuneline_pipelines.state import open_state
 from tuneline_pipelines.watch import Tell, heard
 
@@ -49,7 +50,7 @@ def reproduce(reference: str, overrides: list[str], tell: Tell) -> dict[str, Any
     started = time.monotonic()
     open_state()
     version = registry.find(reference)
-    with tempfile.TemporaryDirectory() as folder:
+    with stopped_by_signals(), tempfile.TemporaryDirectory() as folder:
         recipe = _recipe(version, overrides, Path(folder))
         with heard(tell):
             manifest, model = _make(version, recipe, Path(folder))

@@ -30,6 +30,7 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.tracking import EXPERIMENT
 from tuneline_pipelines.compile import arguments_of, nodes_of, write
+from tuneline_pipelines.recipes import places
 from tuneline_pipelines.remote import Remote
 from tuneline_pipelines.resources import Profile
 from tuneline_pipelines.server import Server
@@ -143,19 +144,19 @@ def refuse_unseen(recipe: Recipe, profile: Profile) -> list[str]:
         A note for each absolute path that no volume of the profile brings to prepare.
 
     Raises:
-        InputError: a source or the checkpoint is a relative path.
+        InputError: a source, the file of corrections or the checkpoint is a relative path.
     """
     volumes = [*profile.steps.prepare.volumes, *([profile.model_cache] if profile.model_cache else [])]
     notes = []
-    named = {f"data.{split}": getattr(recipe.data, split) for split in ("train", "validation", "test")}
-    for key, value in {**named, "model.name": recipe.model.name}.items():
+    for key, value in places(recipe).items():
         if value.startswith("/"):
             if not any(Path(value).is_relative_to(volume.mount_path) for volume in volumes):
                 notes.append(f"{key}: {value} is on no volume that the profile mounts for prepare")
         elif _is_relative(key, value):
+            others = "" if key == "data.corrections" else "hf://OWNER/NAME, s3://BUCKET/PREFIX or "
             raise InputError(
-                f"{key}: {value!r} is a path on this machine, which the run's pods do not see; give hf://OWNER/NAME, "
-                f"s3://BUCKET/PREFIX or an absolute path on a volume that the profile mounts"
+                f"{key}: {value!r} is a path on this machine, which the run's pods do not see; give {others}an "
+                f"absolute path on a volume that the profile mounts"
             )
     return notes
 

@@ -11,7 +11,7 @@ from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.recipe import load_recipe
 from tuneline.storage import CHECKPOINTS
-from tuneline_pipelines.containers import CERTIFICATES, Containers, certificates, environment
+from tuneline_pipelines.containers import CERTIFICATES, Containers, absolute, certificates, environment, mounted
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.state import State
 
@@ -94,3 +94,19 @@ def test_a_certificate_is_found_by_containers_where_it_is_here(
     monkeypatch.setenv("SSL_CERT_FILE", "other.pem")
     with pytest.raises(InputError, match=r"--docker: SSL_CERT_FILE: .*/other\.pem: no such file"):
         environment(recipe_of(reviews_csv))
+
+
+def test_a_pattern_and_corrections_are_where_a_container_looks_for_them(
+    nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rows/2025/a.csv", "fixes.csv", "odd[1].csv"):
+        (nobody / name).parent.mkdir(parents=True, exist_ok=True)
+        (nobody / name).write_text("text,label\n")
+    monkeypatch.chdir(nobody)
+    more = ["data.corrections=fixes.csv", "data.test=odd[1].csv", "data.validation=s3://b/*.csv", "model.name=a/hub-id"]
+    recipe = load_recipe(shipped()["text"], ["data.train=rows/*/?.csv", *more])
+    assert mounted(recipe) == [f"{nobody}/{name}" for name in ("fixes.csv", "odd[1].csv", "rows")]
+    told = absolute(recipe)
+    assert told.data.train == f"{nobody}/rows/*/?.csv"
+    assert (told.data.corrections, told.data.test) == (f"{nobody}/fixes.csv", f"{nobody}/odd[1].csv")
+    assert (told.data.validation, told.model.name) == ("s3://b/*.csv", "a/hub-id")

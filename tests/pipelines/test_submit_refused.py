@@ -169,7 +169,9 @@ def test_tls_that_is_not_trusted_is_told_at_once(server: KfpServer, tmp_path: Pa
     assert session.waited == []
 
 
-@pytest.mark.parametrize("override", ["data.train=my.csv", "model.name=./here", "data.test=data/test.parquet"])
+@pytest.mark.parametrize(
+    "override", ["data.train=my.csv", "model.name=./here", "data.test=data/*.parquet", "data.corrections=x.csv"]
+)
 def test_a_path_that_only_this_machine_sees_is_refused_before_anything_is_sent(
     server: KfpServer, session: Session, override: str
 ) -> None:

@@ -188,7 +188,8 @@ def test_the_result_is_also_written_where_it_is_asked_for(registered, files, tmp
         merge(parts, 23, tmp_path / "out", str(tmp_path / "none" / "x.csv"))
 
 
-LABELS = ["spam & scam", "C++", "C--", "C__", "(none)", "can't pay", "a//b", "../b", "退款", "\U0001f600", "x" * 400, " "]
+LABELS = ["spam & scam", "C++", "C--", "C__", "(none)", "can't pay", "a//b", "../b", "退款", "\U0001f600",
+          "x" * 400, " "]  # fmt: skip
 
 
 def test_labels_whose_names_mlflow_refuses_in_a_metric_are_counted_all_the_same(store, tmp_path):
