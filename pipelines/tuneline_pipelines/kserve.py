@@ -13,9 +13,12 @@ from typing import Any
 
 import tuneline
 from tuneline import lineage
+from tuneline_pipelines import images
 
 IMAGE = "TUNELINE_SERVING_IMAGE"
-"""The environment variable that names our serving image where it was pushed."""
+"""The environment variable that names our serving image, where `tuneline build --push` has not recorded it here."""
+_END = ("--linger-seconds", "10", "--drain-seconds", "15")
+"""A pod gets requests for some seconds after its end was decided, and is killed after 30."""
 FETCHED = ("s3://", "gs://", "https://")
 """What KServe's storage initializer fetches a folder from."""
 TMP = "/tmp"  # noqa: S108 - a volume of the container's own
@@ -106,17 +109,22 @@ def _stock(version: Any, source: str) -> dict[str, Any]:
 def _own(version: Any) -> dict[str, Any]:
     own = {
         "name": "kserve-container",
-        "image": os.environ.get(IMAGE) or f"tuneline/tuneline-serving:{tuneline.__version__}",
-        "args": [f"{version.name}/{version.version}", "--port", "8080"],
+        "image": _image(),
+        "args": [f"{version.name}/{version.version}", "--port", "8080", *_END],
         "env": [{"name": "HOME", "value": TMP}],
         "envFrom": [{"secretRef": {"name": TRACKING}}],
         "ports": [{"containerPort": 8080, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}},
+        "livenessProbe": {"httpGet": {"path": "/health", "port": 8080}, "timeoutSeconds": 5},
     }
     return {
         "containers": [own | _container()],
         "labels": {"tuneline/mlflow-client": "true"},
     }  # infra's network policies
+
+
+def _image() -> str:
+    return os.environ.get(IMAGE) or images.known().get("serving") or f"tuneline-serving:{tuneline.__version__}"
 
 
 def _container() -> dict[str, Any]:

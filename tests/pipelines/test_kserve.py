@@ -12,6 +12,7 @@ import yaml
 from tuneline.artifacts import Decision, write_json
 from tuneline.lineage import SERVING, STOCK, STOCK_ARGUMENTS
 from tuneline.register.serving import stock_arguments
+from tuneline_pipelines import images
 from tuneline_pipelines.kserve import IMAGE, name_of, service
 
 TEMPLATE = Path(__file__).parents[2] / "infra" / "serving" / "inference-service.yaml"
@@ -79,6 +80,18 @@ def test_what_the_stock_runtime_cannot_do_is_served_by_our_image_and_the_stock_o
     assert container["args"][0] == "Topics 2.0/7"
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert predictor["securityContext"]["runAsNonRoot"]
+
+
+def test_our_image_is_the_one_that_was_pushed_and_its_pod_ends_within_its_grace(monkeypatch, tmp_path):
+    monkeypatch.delenv(IMAGE, raising=False)
+    monkeypatch.setenv("TUNELINE_HOME", str(tmp_path))
+    images.record("serving", digest := f"registry/ml/tuneline-serving@sha256:{'0' * 64}")
+    (container,) = asked("abstention", "s3://b/m")["manifest"]["spec"]["predictor"]["containers"]
+    assert container["image"] == digest
+    told = dict(zip(container["args"][1::2], container["args"][2::2], strict=True))
+    assert float(told["--linger-seconds"]) >= 5  # a pod gets requests for some seconds after its end was decided
+    assert float(told["--linger-seconds"]) + float(told["--drain-seconds"]) < 30  # then it is killed
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health"
 
 
 @pytest.mark.parametrize(("model", "name"), [("imdb", "imdb"), ("2 desks!", "model-2-desks"), ("X" * 99, "x" * 50)])

@@ -200,8 +200,8 @@ def shares(counts: Sequence[tuple[str, int]], rows: int) -> dict[str, float]:
     Labels that then are called alike are told apart by a number.
     """
     found: dict[str, float] = {}
-    for name_of_label, count in counts:
-        plain = "share." + re.sub(r"[^\w -]", "_", name_of_label)[:200]
+    for answer, count in counts:
+        plain = "share." + re.sub(r"[^\w -]", "_", answer)[:200]
         name = next(name for number in itertools.count(1) if (name := _numbered(plain, number)) not in found)
         found[name] = count / rows
     return found

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import tuneline
 from tuneline.progress import say
@@ -165,6 +166,8 @@ async def _measured(service: Service, request: Request, answer: Awaitable[Respon
     except TimeoutError:
         seconds = f"{service.options.timeout_seconds:g}"
         response = _error(503, f"not answered within {seconds} s", {"Retry-After": "1"})
+    except ClientDisconnect:  # nobody hears the answer, and it is no failure of ours; 499 as nginx counts it
+        response = _error(499, "the client went away")
     except Exception as error:
         say(f"[serve] error: {_place(error)}")
         response = _error(500, "the server failed; its log says where")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from types import FrameType
@@ -39,7 +40,7 @@ def serve(reference: str, options: Options) -> None:
         service = Service.open(versions, options, meters)
         config = uvicorn.Config(
             app_of(service), log_level="warning", access_log=False, lifespan="off", server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=int(options.drain_seconds) or None,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=math.ceil(options.drain_seconds),
         )  # fmt: skip
         server = _Server(config, service, versions)
         server.run(sockets=[listening])

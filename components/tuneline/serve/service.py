@@ -58,6 +58,9 @@ class Options:
         for name in ("poll_seconds", "max_texts", "max_bytes", "max_waiting", "pass_tokens", "timeout_seconds"):
             if not getattr(self, name) > 0:
                 raise InputError(f"--{name.replace('_', '-')}: {getattr(self, name)} given; more than 0 is needed")
+        for name in ("linger_seconds", "drain_seconds"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"--{name.replace('_', '-')}: {getattr(self, name)} given; 0 or more is needed")
 
 
 @dataclass

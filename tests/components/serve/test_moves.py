@@ -189,11 +189,25 @@ def test_a_version_that_was_named_is_kept_and_while_it_lingers_it_sends_everybod
 
 
 def test_a_drain_that_takes_too_long_ends_all_the_same(start):
-    running = start("reviews/1", "--drain-seconds", "1")
+    running = start("reviews/1", "--drain-seconds", "0.5", "--timeout-seconds", "40")
     connection, _ = slow_body(running)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(20) == 0
     connection.close()
+
+
+def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_failure_of_the_server(start):
+    running = start("reviews/1")
+    connection, body = slow_body(running)
+    connection.send(body[:10])
+    time.sleep(0.2)
+    connection.close()
+    until = time.monotonic() + 20
+    while 'path="/predict",status="499"} 1.0' not in (page := running.ask("GET", "/metrics")[2]):
+        assert time.monotonic() < until, page
+        time.sleep(0.1)
+    assert 'status="500"' not in page
+    assert not [line for line in running.lines if "error" in line]
 
 
 def test_more_than_may_wait_gets_503_and_when_to_come_again(house, start):
