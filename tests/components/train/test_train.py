@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel, GPT2Config, GPT2Model
 
 from tests.components.conftest import QUICK, model_config, prepare_rows
+from tests.components.test_calibration import temper
 from tests.conftest import reviews
 from tuneline.artifacts import Decision, PreparedData, read_json, read_split, sha256_file, write_json
-from tuneline.calibration import fit_temperature, temper
+from tuneline.calibration import fit_temperature
 from tuneline.config import Distributed, ModelConfig, Recipe, TrainConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.metrics import score
