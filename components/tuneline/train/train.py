@@ -307,13 +307,26 @@ def fit_here(
     return (processes.fit if settings.distributed.gpus_per_node > 1 else train)(data, model, settings, out, recorder)
 
 
+def record_end(run: Recorder, metrics: Numbers, settings: TrainConfig) -> None:
+    """Record what a training came to: train_*, and with early stopping validation_* of the epoch that was kept.
+
+    MLflow shows a metric by its highest step: where that is a later epoch than the best, these stand a step behind it.
+    """
+    run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+    best = int(metrics.get("train_best_epoch", 0))
+    last = min(best + settings.early_stopping, settings.epochs)  # that was measured
+    if 0 < best < last:
+        kept = {name: value for name, value in metrics.items() if name.startswith("validation_")}
+        run.metrics(kept, last + 1)
+
+
 def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
     """The KFP component's work: flat `model_*` and `train_*` parameters and prepared data in, a model out."""
     with step("train", parameters) as run:
         run.dataset(PreparedData.load(Path(data.path)))
         model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
         metrics = _trainer(settings)(Path(data.path), model, settings, Path(out.path), run)
-        run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+        record_end(run, metrics, settings)
         edition = checkpoint.revision(model.name, checkpoint.resolve(model.name))
         run.tags({"tuneline.base_model_revision": edition})
         for name, value in metrics.items():
