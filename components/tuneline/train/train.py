@@ -41,6 +41,12 @@ from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
 from tuneline.train.vocabulary import SetAside, bring_back, set_aside
 
+NO_COURSE = {
+    "checkpoint_minutes", "resume", "decision", "pass_tokens", "cache", "cache_gib", "price_per_hour",
+}  # fmt: skip
+"""Settings that leave a training's course as it is, but for rounding and the draws of dropout: whoever lowers
+pass_tokens for want of memory goes on from the last checkpoint, as a lone process goes on that lowers it by itself."""
+
 
 def train(
     data: Path,
@@ -168,16 +174,18 @@ def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConf
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
     return address(
         **origin(manifest, model), labels=manifest.labels,
-        settings=settings.model_dump(exclude={"checkpoint_minutes", "resume", "decision"}), code=code_hash(),
+        settings=settings.model_dump(exclude=NO_COURSE), code=code_hash(),
     )  # fmt: skip
 
 
 def origin(manifest: PreparedData, model: ModelConfig) -> dict[str, Any]:
-    """What token rows and initial weights come from."""
-    weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
+    """What token rows and initial weights come from, and what the network makes of them (config.json)."""
+    folder = checkpoint.resolve(model.name)
+    weights = sorted(folder.glob("*.safetensors"))
     return {
         "data": manifest.sha256, "tokenizer": manifest.tokenizer_sha256,
         "cut": [manifest.max_length, manifest.long_texts], "weights": [sha256_file(path) for path in weights],
+        "config": sha256_file(folder / "config.json"),
     }  # fmt: skip
 
 
