@@ -60,15 +60,6 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, windows: Sequ
     return float(np.exp(-(low + high) / 2))
 
 
-def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The probabilities of logits divided by a temperature, [rows, classes]."""
-    import numpy as np
-
-    logits = np.log(np.clip(probabilities.astype(float), SMALLEST, 1.0)) / temperature
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    return weights / weights.sum(1, keepdims=True)
-
-
 def decide(
     probabilities: np.ndarray,
     thresholds: np.ndarray | None = None,

@@ -17,12 +17,17 @@ from tuneline.calibration import (
     fit_temperature,
     fit_thresholds,
     precision_threshold,
-    temper,
 )
 from tuneline.config import DecisionConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.metrics import measure, score
 from tuneline.predictions import NONE
+
+
+def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What a softmax gives of the same logits divided by a temperature."""
+    powers = probabilities ** (1 / temperature)
+    return powers / powers.sum(1, keepdims=True)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
@@ -48,7 +53,6 @@ def test_a_temperature_stays_within_reason():
     many = np.tile(right, (100_000, 1))
     assert fit_temperature(many, np.tile([0, 1], 100_000)) < 0.25
     assert fit_temperature(many, np.tile(wrong, 100_000)) == pytest.approx(20, rel=1e-3)
-    assert np.isfinite(temper(np.array([[1.0, 0.0]]), 0.05)).all()
 
 
 @pytest.mark.parametrize("sharp", [0.5, 3.0])

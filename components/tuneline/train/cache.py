@@ -166,7 +166,7 @@ def _found(states: States, store: LocalStore, key: str, gib: float, group: Group
     for mine in (group.rank == 0, machine_first and group.rank > 0):  # machines may share the folder: one, then others
         if mine and not problem:
             problem = _make(states, store, key, gib)
-        if group.highest(int(bool(problem)), torch.device("cpu")):
+        if group.highest(int(bool(problem)), states.above.packed.device):  # NCCL takes no tensor of a CPU
             _tell(group, f"{problem or 'no cache on another machine'}: the frozen layers are computed at every step")
             return None
     return states.kept(store.root / key)  # checked, or just written, by the machine's first process

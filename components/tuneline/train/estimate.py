@@ -6,7 +6,6 @@ Plain arithmetic on numbers, so that it can be tested without a model. rehearsal
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,8 +149,3 @@ def checkpoints_in(seconds: float, steps: int, every_minutes: float) -> int:
     if every_minutes <= 0:
         return steps
     return min(steps, 1 + int(seconds // (every_minutes * 60)))
-
-
-def median_rate(points: Sequence[Point]) -> float:
-    """Seconds a token: the median over what was measured."""
-    return statistics.median(seconds / tokens for tokens, seconds in points)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -144,7 +145,8 @@ def train_loop(
     total, warmup = schedule(len(train.labels), settings)
     steps = total // settings.epochs  # of an epoch
     best = checkpoints.best = checkpoints.best or Best.of(settings)
-    position, last, answers = checkpoints.resume(model, optimizer), Numbers(), list[torch.Tensor]()
+    position, last = checkpoints.resume(model, optimizer), Numbers()
+    answers = deque[torch.Tensor](maxlen=1)  # an epoch's may be large
     measured = functools.partial(
         measure, model, validation, settings.batch_size, group, low, on_answers=answers.append, limit=limit
     )

@@ -41,6 +41,12 @@ from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
 from tuneline.train.vocabulary import SetAside, bring_back, set_aside
 
+NO_COURSE = {
+    "checkpoint_minutes", "resume", "decision", "pass_tokens", "cache", "cache_gib", "price_per_hour",
+}  # fmt: skip
+"""Settings that leave a training's course as it is, but for rounding and the draws of dropout: whoever lowers
+pass_tokens for want of memory goes on from the last checkpoint, as a lone process goes on that lowers it by itself."""
+
 
 def train(
     data: Path,
@@ -168,16 +174,18 @@ def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConf
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
     return address(
         **origin(manifest, model), labels=manifest.labels,
-        settings=settings.model_dump(exclude={"checkpoint_minutes", "resume", "decision"}), code=code_hash(),
+        settings=settings.model_dump(exclude=NO_COURSE), code=code_hash(),
     )  # fmt: skip
 
 
 def origin(manifest: PreparedData, model: ModelConfig) -> dict[str, Any]:
-    """What token rows and initial weights come from."""
-    weights = sorted(checkpoint.resolve(model.name).glob("*.safetensors"))
+    """What token rows and initial weights come from, and what the network makes of them (config.json)."""
+    folder = checkpoint.resolve(model.name)
+    weights = sorted(folder.glob("*.safetensors"))
     return {
         "data": manifest.sha256, "tokenizer": manifest.tokenizer_sha256,
         "cut": [manifest.max_length, manifest.long_texts], "weights": [sha256_file(path) for path in weights],
+        "config": sha256_file(folder / "config.json"),
     }  # fmt: skip
 
 
@@ -307,13 +315,26 @@ def fit_here(
     return (processes.fit if settings.distributed.gpus_per_node > 1 else train)(data, model, settings, out, recorder)
 
 
+def record_end(run: Recorder, metrics: Numbers, settings: TrainConfig) -> None:
+    """Record what a training came to: train_*, and with early stopping validation_* of the epoch that was kept.
+
+    MLflow shows a metric by its highest step: where that is a later epoch than the best, these stand a step behind it.
+    """
+    run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+    best = int(metrics.get("train_best_epoch", 0))
+    last = min(best + settings.early_stopping, settings.epochs)  # that was measured
+    if 0 < best < last:
+        kept = {name: value for name, value in metrics.items() if name.startswith("validation_")}
+        run.metrics(kept, last + 1)
+
+
 def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
     """The KFP component's work: flat `model_*` and `train_*` parameters and prepared data in, a model out."""
     with step("train", parameters) as run:
         run.dataset(PreparedData.load(Path(data.path)))
         model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
         metrics = _trainer(settings)(Path(data.path), model, settings, Path(out.path), run)
-        run.metrics({name: value for name, value in metrics.items() if name.startswith("train_")})
+        record_end(run, metrics, settings)
         edition = checkpoint.revision(model.name, checkpoint.resolve(model.name))
         run.tags({"tuneline.base_model_revision": edition})
         for name, value in metrics.items():

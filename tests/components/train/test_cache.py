@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.components.test_packing import FAMILIES
 from tests.components.test_packing import network as family
@@ -161,6 +163,37 @@ def test_states_above_the_limit_are_computed_at_every_step(place, capsys):
     assert "exceed train.cache_gib (1e-06): the frozen layers are computed at every step" in capsys.readouterr().out
     assert all(torch.equal(found[key], weight) for key, weight in plain.items())
     assert not place.exists()
+
+
+@dataclass(frozen=True)
+class OneDevice(Group):
+    """Two processes that exchange tensors of one device alone, as NCCL does with a GPU's."""
+
+    device: str = ""
+
+    def highest(self, value: int, device: torch.device) -> int:
+        assert device.type == self.device
+        return value
+
+
+def test_processes_agree_about_the_states_on_the_networks_device(place):
+    model = family("bert").to("meta")
+    freeze(model, settings("top"))
+    asked = settings("top").model_copy(update={"cache_gib": 1e-6})  # so that nothing is computed
+    with above_the_cut(PackedClassifier(model), splits(), asked, OneDevice(0, 2, "meta"), ORIGIN) as (tuned, _):
+        assert isinstance(tuned, PackedClassifier)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_processes_on_gpus_share_the_states(place):
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = family("bert").to("cuda")
+        freeze(model, settings("top"))
+        with above_the_cut(PackedClassifier(model), splits(), settings("top"), Group(0, 2), ORIGIN) as (_, parts):
+            assert isinstance(parts["train"], Kept)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_full_disk_does_not_stop_training(place, monkeypatch, capsys):

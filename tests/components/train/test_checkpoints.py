@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.components.conftest import model_config, prepare_rows
 from tests.components.train.killing import HARMS, SAVING, Course, harm, kill_often
 from tests.components.train.test_loop import ignore, network, toy
+from tests.components.train.test_train import Heard, altered, losses
 from tests.conftest import reviews
+from tuneline.artifacts import PreparedData
 from tuneline.config import TrainConfig
 from tuneline.packing import classifier_for
-from tuneline.storage import LocalStore
+from tuneline.storage import CHECKPOINTS, LocalStore
 from tuneline.train.checkpoints import KEEP, Checkpoints, address
 from tuneline.train.group import Group
 from tuneline.train.loop import train_loop
-from tuneline.train.train import training_key
+from tuneline.train.train import origin, train, training_key
 
 SETTINGS = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
 STEPS = 15  # 3 epochs of 5
@@ -154,15 +157,54 @@ def test_the_address_depends_on_every_part_and_on_no_order():
 
 
 def test_the_address_of_a_training_knows_its_course_and_not_how_often_it_is_saved(prepared, tiny_checkpoint):
-    from tuneline.artifacts import PreparedData
-
     manifest = PreparedData.load(prepared)
 
     def key(**changes: Any) -> str:
         return training_key(manifest, model_config(tiny_checkpoint), TrainConfig(**changes))
 
     assert key() == key(checkpoint_minutes=1.0) == key(resume=False)
-    assert len({key(), key(seed=1), key(learning_rate=1e-3), key(precision="fp32")}) == 4
+    assert {key(pass_tokens=64), key(cache=False), key(cache_gib=1.0), key(price_per_hour=2.0)} == {key()}
+    assert len({key(), key(seed=1), key(learning_rate=1e-3), key(precision="fp32"), key(batch_size=8)}) == 5
+
+
+def test_the_same_weights_with_another_configuration_are_another_origin(prepared, tiny_checkpoint, tmp_path):
+    manifest = PreparedData.load(prepared)
+    other = altered(tiny_checkpoint, tmp_path / "other", hidden_act="relu")
+    again = altered(tiny_checkpoint, tmp_path / "again")
+    first, second, third = (origin(manifest, model_config(at)) for at in (tiny_checkpoint, other, again))
+    assert first["weights"] == second["weights"]
+    assert first != second
+    assert first == third
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pass_tokens": 16}, {"cache": False}, {"cache_gib": 8.0}, {"price_per_hour": 2.0}], ids=str
+)
+def test_what_changes_no_result_may_change_while_a_training_is_stopped(changes, tiny_checkpoint, tmp_path, monkeypatch):
+    still = altered(tiny_checkpoint, tmp_path / "still", hidden_dropout_prob=0.0)  # each pass draws its own dropout
+    data = prepare_rows(tmp_path, still, train=reviews(80))
+    settings = TrainConfig(
+        epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0, precision="fp32", tune="top_layers",
+        top_layers=1,
+    )  # fmt: skip
+
+    class Stopping(Heard):
+        def metrics(self, values: dict[str, float], step: int = 0) -> None:
+            super().metrics(values, step)
+            if "loss" in values and step == 10:
+                raise Stopped
+
+    whole, first, rest = Heard(), Stopping(), Heard()
+    train(data, model_config(still), settings, tmp_path / "whole", whole)
+    monkeypatch.setenv(CHECKPOINTS, str(tmp_path / "checkpoints"))
+    with pytest.raises(Stopped):
+        train(data, model_config(still), settings, tmp_path / "parts", first)
+    train(data, model_config(still), settings.model_copy(update=changes), tmp_path / "parts", rest)
+    assert losses(whole, "loss") == pytest.approx([*losses(first, "loss")[:-1], *losses(rest, "loss")], abs=1e-4)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, weight in one.items():
+        if "key.bias" not in name:  # its true gradient is zero, so that AdamW follows rounding alone
+            torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=1e-4, msg=name)
 
 
 def test_killed_at_ten_random_moments_training_ends_with_the_same_file(tiny_checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
@@ -224,6 +225,18 @@ def test_measuring_takes_no_more_tokens_at_once_than_training_does():
     in_passes = measure(classifier, data, 8, Group(), limit=PassLimit(40))
     assert max(seen) <= 40
     assert in_passes == pytest.approx(at_once)
+
+
+def test_of_all_epochs_answers_only_the_last_are_held():
+    held: list[int] = []
+
+    def on_epoch(_epoch: int, _facts: object) -> None:
+        found = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
+        held.append(sum(tensor.shape == (37, 2) and tensor.dtype == torch.float64 for tensor in found))
+
+    settings = TrainConfig(epochs=4, batch_size=8, learning_rate=1e-3)
+    train_loop(classifier_for(network()), toy(16), toy(37), settings, ignore, on_epoch)
+    assert held == [1] * 4
 
 
 def alone(model: BertForSequenceClassification, row: list[int]) -> torch.Tensor:

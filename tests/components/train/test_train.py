@@ -15,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel, GPT2Config, GPT2Model
 
 from tests.components.conftest import QUICK, model_config, prepare_rows
+from tests.components.test_calibration import temper
 from tests.conftest import reviews
 from tuneline.artifacts import Decision, PreparedData, read_json, read_split, sha256_file, write_json
-from tuneline.calibration import fit_temperature, temper
+from tuneline.calibration import fit_temperature
 from tuneline.config import Distributed, ModelConfig, Recipe, TrainConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.metrics import score
 from tuneline.serve.model import Classifier
+from tuneline.tracking import KFP_RUN, step_run
 from tuneline.train import processes
 from tuneline.train.train import load_network, train, train_step
 
@@ -295,3 +297,25 @@ def test_the_step_shows_and_records_its_numbers(store, prepared, tiny_checkpoint
     steps = -(-PreparedData.load(prepared).rows["train"] // 32)
     assert [point.step for point in store.get_metric_history(run.info.run_id, "loss")] == list(range(1, steps + 1))
     assert len(run.inputs.dataset_inputs) == 3
+
+
+def test_with_early_stopping_the_run_and_its_parent_show_the_epoch_that_was_kept(
+    store, tiny_checkpoint, tmp_path, monkeypatch
+):
+    rows = reviews(120)
+    wrong = [(text, "neg" if label == "pos" else "pos") for text, label in rows[80:]]  # worse with each epoch
+    data = prepare_rows(tmp_path, tiny_checkpoint, train=rows[:80], validation=wrong)
+    settings = TrainConfig(epochs=8, learning_rate=5e-3, batch_size=16, early_stopping=2)
+    recipe = Recipe.model_validate({"data": {"train": "a"}, "model": model_config(tiny_checkpoint), "train": settings})
+    parameters = {key: value for key, value in recipe.flat().items() if key.startswith(("model_", "train_"))}
+    out, shown = dsl.Model(uri=str(tmp_path / "model")), dsl.Metrics(uri=str(tmp_path / "metrics"))
+    monkeypatch.setenv(KFP_RUN, "a-run")
+    train_step(dsl.Dataset(uri=str(data)), out, shown, **parameters)
+    with step_run("register", {}):  # the last step, which ends the parent
+        pass
+    runs = store.search_runs([store.get_experiment_by_name("tuneline").experiment_id])
+    (child,) = [run for run in runs if run.data.tags.get("tuneline.step") == "train"]
+    (parent,) = [run for run in runs if run.info.run_id == child.data.tags["mlflow.parentRunId"]]
+    assert shown.metadata["train_best_epoch"] < 6
+    for name in ("validation_loss", "validation_accuracy", "validation_macro_f1"):
+        assert child.data.metrics[name] == parent.data.metrics[name] == shown.metadata[name]
