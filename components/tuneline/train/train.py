@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,15 @@ from tuneline.train.precision import uses_bf16
 from tuneline.train.record import Recorder
 from tuneline.train.vocabulary import SetAside, bring_back, set_aside
 
-NO_COURSE = {
+COURSELESS = {
     "checkpoint_minutes", "resume", "decision", "pass_tokens", "cache", "cache_gib", "price_per_hour",
 }  # fmt: skip
 """Settings that leave a training's course as it is, but for rounding and the draws of dropout: whoever lowers
 pass_tokens for want of memory goes on from the last checkpoint, as a lone process goes on that lowers it by itself."""
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one of them, which may be computing what lies below the tuned layers; a process that ends
+is seen by torchrun at once. Torch's own is ten minutes."""
 
 
 def train(
@@ -174,7 +179,7 @@ def training_key(manifest: PreparedData, model: ModelConfig, settings: TrainConf
     """The address of a training's checkpoints: the same data, configuration and code have the same."""
     return address(
         **origin(manifest, model), labels=manifest.labels,
-        settings=settings.model_dump(exclude=NO_COURSE), code=code_hash(),
+        settings=settings.model_dump(exclude=COURSELESS), code=code_hash(),
     )  # fmt: skip
 
 
@@ -293,7 +298,7 @@ def _join() -> Group:
         return Group()
     if torch.cuda.is_available():
         torch.cuda.set_device(_device())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     return Group(dist.get_rank(), size)
 
 
