@@ -262,3 +262,9 @@ def test_a_delimiter_of_one_s_own_is_taken(tmp_path, delimiter, between):
     path.write_text(f'text{between}label\ngood{between}pos\n"b,{between}"{between}neg\n', encoding="utf-8")
     source = open_source(str(path), "train", DataConfig(train="unused", delimiter=delimiter))
     assert next(source.batches)["text"].to_pylist() == ["good", f"b,{between}"]
+def test_labels_that_are_numbers_of_half_precision_are_read(tmp_path):
+    halves = pa.array([1.0, 0.5, None], pa.float16())
+    found = rows(tmp_path, "rows.parquet", parquet(text=["a", "b", "c"], label=halves))
+    assert [label for _, label in found] == ["1", "0.5", None]
+
+
