@@ -242,6 +242,29 @@ def test_corrected_labels_are_learned_and_told(tmp_path, tiny_checkpoint):
     assert any("1" in note for note in PreparedData.load(second).notes)
 
 
+def test_a_misspelt_correction_is_refused_in_one_line_and_makes_no_class(tmp_path, tiny_checkpoint):
+    from tuneline.prepare.corrections import key
+
+    rows, fixed = reviews(60), tmp_path / "fixed.csv"
+    lines = [f"pos,{key(rows[0][0])}", f"pso,{key(rows[2][0])}"]
+    fixed.write_text("\n".join(["new_label,key", *lines]))
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, tiny_checkpoint, rows, corrections=str(fixed))
+    assert str(caught.value) == (
+        f"data.corrections: {fixed}: row 2, column 'new_label': 'pso' is no label of the training data; "
+        "allowed: 'neg', 'pos', or - to remove the row"
+    )
+
+
+def test_a_class_whose_every_row_was_corrected_away_is_gone(tmp_path, tiny_checkpoint):
+    from tuneline.prepare.corrections import key
+
+    rows, fixed = [*reviews(60), ("an odd one", "odd")], tmp_path / "fixed.csv"
+    fixed.write_text(f"new_label,key\npos,{key('an odd one')}\nbad,{key(rows[0][0])}\n")
+    folder = run(tmp_path, tiny_checkpoint, rows, corrections=str(fixed), label_map={"neg": "bad", "pos": "good"})
+    assert PreparedData.load(folder).labels == ["bad", "good"]
+
+
 def test_a_pin_covers_the_corrections(tmp_path, tiny_checkpoint):
     path, fixed = write_csv(tmp_path / "a.csv", reviews(60)), tmp_path / "fixed.csv"
     fixed.write_text("key,new_label\n")
