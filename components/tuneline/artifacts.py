@@ -153,7 +153,9 @@ class Decision:
 
 
 def read_split(folder: Path, split: str) -> pa.Table:
-    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>).
+    """Memory-map a split: columns row (int64, place in its source), text, label (int32), input_ids (list<int32>), cut.
+
+    cut (bool) says whether the text was longer than what of it stands in input_ids; data of earlier versions lacks it.
 
     Pairs have the columns pair (the second text) and pair_at (int32, its first token); long_texts=windows the column
     windows (list<int32>: tokens of each of a text's windows, which follow each other in input_ids). The test split, and

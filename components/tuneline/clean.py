@@ -28,9 +28,10 @@ _NAMES = (
     "li|link|main|meta|nav|ol|option|p|pre|q|s|samp|script|section|select|small|span|strike|strong|style|sub|sup|"
     "table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
 )
-# Only HTML's own names, so that <unk>, <3 and <name> stay; attributes need a =, so that "x <a and b> y" does too.
+# Only HTML's own names, so that <unk>, <3 and <name> stay; attributes need a =, so that "x <a and b> y" does too. The
+# first = is where the pattern looks for one: any of them, and a text of a thousand takes a second.
 _TAG = re.compile(
-    rf"<(/?)({_NAMES})(?:\s[^<>]{{0,500}}=[^<>]{{0,500}})?\s{{0,9}}/?>|<!--[^<>]{{0,500}}-->", re.IGNORECASE
+    rf"<(/?)({_NAMES})(?:\s[^<>=]{{0,500}}=[^<>]{{0,1000}})?\s{{0,9}}/?>|<!--[^<>]{{0,500}}-->", re.IGNORECASE
 )
 _INLINE = frozenset(
     "a abbr acronym b big cite code del em font i ins q s samp small span strike strong sub sup tt u".split()

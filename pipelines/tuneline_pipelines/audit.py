@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tuneline.artifacts import PreparedData, read_json
-from tuneline.config import Recipe
+from tuneline.artifacts import SPLITS, PreparedData, read_json
+from tuneline.config import DataConfig, Recipe
 from tuneline.errors import InputError
+from tuneline.prepare import corrections, report
 from tuneline.prepare.prepare import prepare
+from tuneline.tables.files import expanded
 from tuneline_pipelines.state import home
 from tuneline_pipelines.watch import Tell, heard
 
-FILES = ("audit.json", "audit.html")
+OWN = {*report.FILES, "manifest.json", "tokenizer", *(f"{split}.arrow" for split in SPLITS)}
+"""What an audit writes, and the next one takes away."""
+LIST = "label_errors.csv"
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
@@ -32,10 +37,10 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
         The result, as `tuneline audit --json` prints it; `status` is failed where the data is refused.
 
     Raises:
-        InputError: `out` holds other files, or the data could not be audited at all.
+        InputError: `out` holds what no audit wrote, or the data could not be audited at all.
     """
     folder = (out or home() / "audit" / recipe.register_.name).absolute()
-    _make_way(folder)
+    _make_way(folder, recipe.data)
     try:
         with heard(tell):
             manifest = prepare(recipe.data, recipe.model, folder)
@@ -48,23 +53,50 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
     return _result(folder, manifest)
 
 
-def _make_way(folder: Path) -> None:
-    """Take an earlier audit's files out of the way, and leave any other folder alone."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
+def _make_way(folder: Path, data: DataConfig) -> None:
+    """Take an earlier audit's files out of the way, and leave alone what a person put there.
+
+    Raises:
+        InputError: there are other files, or corrections that were typed into the list, or the data itself.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there and "audit.json" not in there:
         raise InputError(f"--out: {folder} holds files that are no audit; name a new folder")
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+    if others := sorted(there - OWN):
+        raise InputError(f"--out: {folder} holds {others[0]}, which is no audit's; move it away, or name a new folder")
+    for key in (*SPLITS, "corrections"):
+        uri = getattr(data, key)
+        if uri and "://" not in uri and expanded(uri).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"data.{key}: {uri} lies in the folder that the audit writes anew; move it out of {folder}"
+            )
+    if LIST in there and _is_filled_in(folder / LIST):
+        raise InputError(
+            f"--out: {folder / LIST} holds corrections, which the next list would replace; move it out of the folder "
+            f"and name it by data.corrections, or give another --out"
+        )
+    for name in there:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_filled_in(listed: Path) -> bool:
+    """Whether somebody wrote into new_label; what cannot be read any more was changed too."""
+    try:
+        return bool(corrections.load(str(listed)).labels)
+    except InputError:
+        return True
 
 
 def _result(folder: Path, manifest: PreparedData | None = None) -> dict[str, Any]:
-    report = read_json(folder / "audit.json")
+    told = read_json(folder / "audit.json")
     return {
         "status": "succeeded",
-        "verdict": report["verdict"],
-        "findings": report["findings"],
-        "rows": report["rows"],
-        "rows_read": report["rows_read"],
-        "removed": report["removed"],
+        "verdict": told["verdict"],
+        "findings": told["findings"],
+        "rows": told["rows"],
+        "rows_read": told["rows_read"],
+        "removed": told["removed"],
         "sha256": manifest.sha256 if manifest else {},
         "page": str(folder / "audit.html"),
         "folder": str(folder),

@@ -38,12 +38,13 @@ def init(
     """
     from dataclasses import replace
 
+    from tuneline.tables.files import shown_columns
     from tuneline_pipelines.init import Where, check, guess, next_commands, write
 
     data = data or _ask("Where is the labelled text (a file, folder, s3:// or hf://)?", "--data")
     columns = guess(data)
     if columns.names:
-        remark(f"{data}: columns {', '.join(columns.names)}")
+        remark(f"{data}: columns {shown_columns(columns.names)}")
     text = text or _ask("Which column holds the text?", "--text", columns.text)
     label = label or _ask("Which column holds the label?", "--label", columns.label)
     columns = check(data, replace(columns, text=text, label=label))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,3 +125,17 @@ def test_the_fixes_of_a_policy_come_in_the_order_of_their_use():
     policy = Policy(markup="fix", mojibake="fix", duplicate_in_split="fix")
     assert fixes_of(policy) == ["mojibake", "markup"]
     assert fixes_of(Policy()) == []
+
+
+def test_a_text_made_of_half_tags_is_looked_through_quickly():
+    """Every policy asks has_markup, and with markup=fix each request to a server is cleaned."""
+    halves = ("<a " + "=" * 1000) * 100
+    start = time.process_time()
+    assert not module.has_markup(halves)
+    assert clean(halves, ["markup"]) == halves
+    assert time.process_time() - start < 0.3
+
+
+@pytest.mark.parametrize("attributes", ['href="x?a=b&c=d" id=e', f'href="x" title="{"y=" * 240}"', "x = 1 /"])
+def test_a_tag_with_many_attributes_is_still_one(attributes):
+    assert clean(f"<a {attributes}>here</a>", ["markup"]) == "here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tests.components.conftest import write_csv
 from tests.conftest import reviews
 from typer.testing import CliRunner, Result
 
+from tuneline.prepare import corrections
 from tuneline_pipelines.cli import app
 
 
@@ -95,3 +97,90 @@ def test_a_folder_with_other_files_is_left_alone(audit, tmp_path):
     assert done.exit_code == 2
     assert "holds files that are no audit" in done.stderr
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_where_others_files_lie_beside_an_audit_is_left_alone(audit, tmp_path):
+    assert audit(reviews(60), "--out", "looked").exit_code == 0
+    (tmp_path / "looked" / "thesis.txt").write_text("years of work")
+    done = audit(reviews(60), "--out", "looked")
+    assert done.exit_code == 2
+    assert "thesis.txt" in done.stderr
+    assert (tmp_path / "looked" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "looked" / "audit.html").is_file()
+
+
+def test_an_audit_takes_the_place_of_an_earlier_one_also_after_data_that_cannot_be_read(audit, tmp_path):
+    assert audit(reviews(60), "--out", "looked").exit_code == 0
+    assert audit(reviews(60), "data.train=absent.csv", "--out", "looked").exit_code == 2
+    done = audit(reviews(60), "--out", "looked")
+    assert done.exit_code == 0, done.stderr
+    assert audit([*reviews(60), ("", "pos")], "--out", "looked").exit_code == 2
+    assert {path.name for path in (tmp_path / "looked").iterdir()} == {"audit.html", "audit.json"}
+
+
+@pytest.fixture
+def listed(audit, own_store) -> Path:
+    """label_errors.csv of an audit in the state folder, of rows some of which are labelled wrongly."""
+    done = audit(mislabelled())
+    assert done.exit_code == 0, done.stderr
+    return own_store / "audit" / "text-classifier" / "label_errors.csv"
+
+
+def mislabelled() -> list[tuple[str, str]]:
+    other = {"pos": "neg", "neg": "pos"}
+    return [(text, label if row % 11 else other[label]) for row, (text, label) in enumerate(reviews(120))]
+
+
+def fill_in(path: Path, label: str) -> int:
+    """Write the label into new_label of all rows; how many there are."""
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = list(csv.DictReader(stream))
+    with path.open("w", newline="", encoding="utf-8-sig") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"new_label": label} for row in rows)
+    return len(rows)
+
+
+@pytest.mark.parametrize("how", ["handed back", "forgotten", "other data", "refused data", "unreadable data"])
+def test_corrections_that_a_person_typed_in_outlive_every_later_audit(audit, listed, how):
+    count = fill_in(listed, "pos")
+    rows, more = {
+        "handed back": (mislabelled(), [f"data.corrections={listed}"]),
+        "forgotten": (mislabelled(), []),
+        "other data": (reviews(60, 500), []),
+        "refused data": ([*reviews(60), ("", "pos")], []),
+        "unreadable data": (reviews(60), ["data.train=absent.csv"]),
+    }[how]
+    done = audit(rows, *more)
+    assert len(corrections.load(str(listed)).labels) == count > 0
+    assert done.exit_code == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert str(listed) in line
+    assert "move it" in line
+
+
+def test_corrections_that_were_moved_away_are_applied_by_the_next_audit(audit, listed, tmp_path):
+    count = fill_in(listed, "pos")
+    listed.rename("mine.csv")
+    done = audit(mislabelled(), "data.corrections=mine.csv", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert len(corrections.load("mine.csv").labels) == count
+    notes = json.loads((listed.parent / "manifest.json").read_text())["notes"]
+    assert f"by {count} corrections" in notes[0]
+
+
+def test_a_list_that_a_spreadsheet_made_unreadable_is_kept_too(audit, listed):
+    listed.write_bytes(b"new_label;key\n\xe9;k0\n")
+    done = audit(mislabelled())
+    assert done.exit_code == 2
+    assert str(listed) in done.stderr
+    assert listed.read_bytes() == b"new_label;key\n\xe9;k0\n"
+
+
+def test_data_that_lie_in_the_folder_to_write_are_refused_and_kept(audit, tmp_path):
+    assert audit(reviews(60), "--out", "looked").exit_code == 0
+    done = audit(reviews(60), "data.train=looked/train.arrow", "--out", "looked")
+    assert done.exit_code == 2
+    assert "data.train" in done.stderr
+    assert (tmp_path / "looked" / "train.arrow").is_file()

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
 from tuneline.errors import InputError
 from tuneline.recipe import load_recipe
+from tuneline_pipelines.cli import app
 from tuneline_pipelines.init import Columns, Where, check, guess, next_commands, write
 from tuneline_pipelines.resources import load_profile
 
@@ -136,3 +138,14 @@ def test_a_script_that_leaves_out_what_has_no_default_is_told_in_one_line(
     assert done.returncode == 2
     assert told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "desk.yaml").exists()
+
+
+def test_the_first_text_of_a_file_without_a_header_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text('"My name is Jane Doe, born 1970-01-01, and I need help",complaint\nfine,praise\n')
+    done = CliRunner().invoke(app, ["init", "desk", "--data", "rows.csv", "--text", "text", "--label", "label"])
+    assert done.exit_code == 2
+    assert "My name is Jane Doe" in done.stderr
+    assert "1970" not in done.stderr + done.stdout

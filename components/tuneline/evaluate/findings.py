@@ -125,12 +125,22 @@ class TestSet:
         texts, labels = table.column("text").to_pylist(), np.asarray(table.column("label"))
         pairs = table.column("pair").to_pylist() if "pair" in table.column_names else None
         lengths = np.asarray(pc.call_function("list_value_length", [table.column("input_ids")])).astype(np.int64)
-        full = (lengths >= manifest.max_length) & (manifest.long_texts != "windows")
+        cut = _cut(table, lengths, manifest)
         named = [name for name in table.column_names if name.startswith(SLICE)]
         columns = {name.removeprefix(SLICE): table.column(name).to_pylist() for name in named}
-        found = parts(lengths, full, labels, manifest.labels, texts, columns)
+        whole = texts if pairs is None else [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
+        found = parts(lengths, cut, labels, manifest.labels, whole, columns)
         rows = predictions.keys(texts, pairs)
         return cls(texts, pairs, labels, manifest.labels, rows, found, manifest.sha256["test"])
+
+
+def _cut(table: pa.Table, lengths: np.ndarray, manifest: PreparedData) -> np.ndarray:
+    """Whether each text was cut; of data prepared before that was written down, whether it fills its room."""
+    import numpy as np
+
+    if "cut" in table.column_names:
+        return np.asarray(table.column("cut"), bool)
+    return (lengths >= manifest.max_length) & (manifest.long_texts != "windows")
 
 
 def find(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tuneline import scripts
 from tuneline.statistics import LEVEL, fisher_less, holm, share
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ SMALLEST = 10
 MOST_VALUES = 30
 """Values of a column, the most frequent first, that are parts of their own."""
 EMPTY = "(empty)"
-READ = 200
-"""Characters of a text by which its script is told."""
 
 
 def parts(
@@ -37,13 +35,13 @@ def parts(
         truncated: bool [rows], whether the text was cut.
         labels: [rows] class indices.
         names: label names.
-        texts: for their scripts.
+        texts: for their scripts; of a pair both, as the audit reads them.
         columns: further columns of the source, by name, a value a row; of each the 30 most frequent values are parts.
     """
     import numpy as np
 
     found = _by_length(lengths) | {"cut": np.asarray(truncated, bool)}
-    values = {"label": [names[index] for index in labels], "script": [script(text) for text in texts]}
+    values = {"label": [names[index] for index in labels], "script": [scripts.NAMES[at] for at in scripts.of(texts)]}
     for column, of_rows in (columns or {}).items():
         values[f"column {column}" if column in (*values, "length", "cut") else column] = of_rows
     for column, of_rows in values.items():
@@ -70,18 +68,6 @@ def _by_value(column: str, values: Sequence[Any], most: int) -> dict[str, np.nda
     kinds, places, counts = np.unique(told.astype(str), return_inverse=True, return_counts=True)
     frequent = sorted(np.argsort(-counts, kind="stable")[:most].tolist())
     return {f"{column}: {kinds[index]}": places == index for index in frequent}
-
-
-def script(text: str) -> str:
-    """The writing system of most of a text's first 200 characters, such as Latin or Cyrillic; None without letters."""
-    text = text[:READ]
-    if text.isascii():
-        return "Latin" if any(map(str.isalpha, text)) else "None"
-    counts: dict[str, int] = {}
-    for character in filter(str.isalpha, text):
-        name = "LATIN" if character.isascii() else unicodedata.name(character, "OTHER").split()[0]
-        counts[name] = counts.get(name, 0) + 1
-    return max(counts, key=lambda name: counts[name]).capitalize() if counts else "None"
 
 
 def examine(found: Mapping[str, np.ndarray], right: np.ndarray) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.config import DataConfig
 from tuneline.errors import InputError
-from tuneline.prepare import checks, facts, repeats
+from tuneline.prepare import checks, repeats
 from tuneline.prepare.findings import SEVERITIES, Finding, Ledger, Rows, SplitFacts, counted
+from tuneline.scripts import NAMES as SCRIPTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,12 +133,12 @@ def _facts(ledger: Ledger, labels: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": {}, "removed": {}, "scripts": {}, "chars": {}, "classes": {}}
     for name in rows.names:
         here = rows.of(name)
-        scripts = np.bincount(rows.script[here], minlength=len(facts.SCRIPTS))
+        scripts = np.bincount(rows.script[here], minlength=len(SCRIPTS))
         chars = rows.chars[here]
         marks = np.percentile(chars, [0, 50, 99, 100]).astype(int).tolist() if len(chars) else [0] * 4
         found["rows"][name] = int(here.sum())
         found["removed"][name] = int((here & ledger.drop).sum())
-        found["scripts"][name] = {facts.SCRIPTS[at]: int(scripts[at]) for at in np.flatnonzero(scripts).tolist()}
+        found["scripts"][name] = {SCRIPTS[at]: int(scripts[at]) for at in np.flatnonzero(scripts).tolist()}
         found["chars"][name] = dict(zip(("min", "median", "p99", "max"), marks, strict=True))
         labelled = rows.label[here & (rows.label >= 0)]
         found["classes"][name] = np.bincount(labelled, minlength=len(labels)).tolist()

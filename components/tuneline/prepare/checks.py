@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from tuneline.config import DataConfig
 from tuneline.prepare import facts
-from tuneline.prepare.findings import Ledger, Rows, counted, shown
+from tuneline.prepare.classes import shown
+from tuneline.prepare.findings import Ledger, Rows, counted
+from tuneline.scripts import NAMES as SCRIPTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,8 +197,8 @@ def scripts(ledger: Ledger) -> None:
 
     rows = ledger.rows
     for name in rows.origins:
-        counts = np.bincount(rows.script[rows.given(name)], minlength=len(facts.SCRIPTS))
+        counts = np.bincount(rows.script[rows.given(name)], minlength=len(SCRIPTS))
         present = [at for at in np.argsort(-counts, kind="stable").tolist() if at and counts[at]]
-        told = ", ".join(f"{facts.SCRIPTS[at]} {counts[at] / max(counts.sum(), 1):.1%}" for at in present)
+        told = ", ".join(f"{SCRIPTS[at]} {counts[at] / max(counts.sum(), 1):.1%}" for at in present)
         if len(present) > 1:
             ledger.tell("scripts", [name], len(present), f"{name} is written in {len(present)} scripts: {told}")

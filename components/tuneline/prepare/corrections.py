@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneline.errors import InputError, NotHereError
+from tuneline.prepare.classes import shown
+from tuneline.tables.files import shown_column, shown_columns
 
 DROP = "-"
 """In new_label: take the row out. A label that is called so is written '-."""
@@ -56,12 +58,14 @@ class Corrections:
         labels: new label of each key; None removes its rows.
         lines: the file's row (from 1) that each key was found in.
         applied: rows that each key met.
+        given: the labels that the rows had before.
     """
 
     source: str
     labels: dict[str, str | None]
     lines: dict[str, int] = field(default_factory=dict)
     applied: Counter[str] = field(default_factory=Counter)
+    given: set[str] = field(default_factory=set)
 
     def apply(
         self, texts: Sequence[str], pairs: Sequence[str] | None, labels: Sequence[str | None]
@@ -76,6 +80,7 @@ class Corrections:
         Returns:
             The labels, and whether each row is kept.
         """
+        self.given.update(label for label in labels if label is not None)
         new, kept = list(labels), [True] * len(labels)
         if not self.labels:
             return new, kept
@@ -88,17 +93,17 @@ class Corrections:
                 new[index] = new[index] if label is None else label
         return new, kept
 
-    def check_labels(self, known: Collection[str]) -> None:
-        """Refuse a new label that the data does not have.
+    def check_labels(self) -> None:
+        """Refuse a new label that no row had, once all rows were seen: a typo would become a class.
 
         Raises:
             InputError: there is one; names its row.
         """
         for name, label in self.labels.items():
-            if label is not None and label not in known:
+            if label is not None and label not in self.given:
                 raise InputError(
-                    f"data.corrections: {self.source}: row {self.lines[name]}, column 'new_label': {_short(label)} is "
-                    f"no label of the training data; allowed: {_some(known)}, or {DROP} to remove the row"
+                    f"data.corrections: {self.source}: row {self.lines[name]}, column 'new_label': {shown(label)} is "
+                    f"no label of the training data; allowed: {_some(self.given)}, or {DROP} to remove the row"
                 )
 
     def told(self) -> list[str]:
@@ -132,7 +137,9 @@ def load(path: str, label_map: Mapping[str, str] | None = None) -> Corrections:
             continue
         name = row["key"].strip()
         if not _KEY.fullmatch(name):
-            raise InputError(f"{place}: row {number}, column 'key': {_short(name)} found; keep it as it was written")
+            raise InputError(
+                f"{place}: row {number}, column 'key': {shown_column(name)} found; keep it as it was written"
+            )
         label = None if written == DROP else (label_map or {}).get(unguarded(written), unguarded(written))
         if name in labels and labels[name] != label:
             raise InputError(
@@ -168,8 +175,7 @@ def _rows(text: str, place: str) -> Iterable[dict[str, str]]:
         header = [cell.strip() for cell in next(reader, [])]
         for column in NEEDED:
             if header.count(column) != 1:
-                found = ", ".join(_short(cell) for cell in header[:20]) or "none"
-                raise InputError(f"{place}: its header needs one column {column!r}; found {found}")
+                raise InputError(f"{place}: its header needs one column {column!r}; found {shown_columns(header)}")
         for cells in filter(None, reader):
             number += 1
             if len(cells) != len(header):
@@ -188,14 +194,9 @@ def _delimiter(text: str) -> str:
     return max(",;\t|", key=header.count)
 
 
-def _short(cell: str) -> str:
-    """A cell for a message; short, because it may be of a column of texts."""
-    return repr(cell if len(cell) <= 40 else f"{cell[:40]}…")
-
-
 def _some(names: Collection[str]) -> str:
-    shown = [_short(name) for name in sorted(names)[:10]]
-    return ", ".join(shown) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    first = [shown(name) for name in sorted(names)[:10]]
+    return ", ".join(first) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def fingerprint(path: str) -> str:

@@ -202,8 +202,3 @@ def counted(count: int, what: str) -> str:
     """`1 row`, `14,668 rows`."""
     plural = "classes" if what == "class" else f"{what}s"
     return f"{count:,} {what if count == 1 else plural}"
-
-
-def shown(label: str) -> str:
-    """A label for a message; short, because a column of texts may have been taken for labels."""
-    return repr(label if len(label) <= 40 else f"{label[:40]}…")

@@ -1,4 +1,4 @@
-"""What unequal classes ask of training: weights of the loss, or a plan of drawing rows, and what a constant scores."""
+"""What unequal classes ask of training: weights of the loss, or a plan of drawing rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ class Sampling:
     """Rows drawn with replacement, as many an epoch as there are, so that every class is drawn equally often.
 
     Attributes:
-        row_probabilities: of one draw to take one given row of each class; times the class's rows they sum to 1.
         draws: expected draws of each class in an epoch.
-        repeats: expected draws of one row of each class in an epoch.
-        most_repeats: of the rarest class's rows: far above ten, they are learnt by heart.
+        repeats: expected draws of one row of each class in an epoch; far above ten, it is learnt by heart.
     """
 
-    row_probabilities: list[float]
     draws: list[float]
     repeats: list[float]
-    most_repeats: float
 
 
 @dataclass(frozen=True)
@@ -28,16 +24,10 @@ class Plan:
     """Numbers in the order of the labels; a class without rows has zeros. `dataclasses.asdict` of it is JSON-ready.
 
     Attributes:
-        counts: training rows of each class.
-        ratio: rows of the largest class for one row of the smallest that has any.
-        majority_accuracy: what always answering the largest class scores on the training rows.
         class_weights: weight of a row's loss; 1 on average over the rows, so that the learning rate keeps its meaning.
         sampling: the plan that does by drawing what the weights do in the loss; take one of them, not both.
     """
 
-    counts: list[int]
-    ratio: float
-    majority_accuracy: float
     class_weights: list[float]
     sampling: Sampling
 
@@ -54,9 +44,7 @@ def plan(counts: Sequence[int]) -> Plan:
     present = [count for count in counts if count]
     weights = [rows / (len(present) * count) if count else 0.0 for count in counts]
     sampling = Sampling(
-        row_probabilities=[weight / rows for weight in weights],
         draws=[rows / len(present) if count else 0.0 for count in counts],
         repeats=weights,
-        most_repeats=max(weights),
     )
-    return Plan([int(count) for count in counts], max(present) / min(present), max(present) / rows, weights, sampling)
+    return Plan(weights, sampling)

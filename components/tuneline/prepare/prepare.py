@@ -133,7 +133,7 @@ def _find(data: DataConfig, pool: Pool, work: Path, out: Path) -> Found:
         for name, uri in _uris(data).items()
         if uri
     }
-    told = _corrected(fixed, labels)
+    told = _corrected(fixed)
     division = parts.divide(tables, data, labels.names)
     checked = audit.check({name: part.audited() for name, part in division.parts.items()}, labels.names, data)
     checked.findings.extend(division.findings)
@@ -152,10 +152,10 @@ def _find(data: DataConfig, pool: Pool, work: Path, out: Path) -> Found:
     return found
 
 
-def _corrected(fixed: corrections.Corrections | None, labels: ingest.Labels) -> list[str]:
+def _corrected(fixed: corrections.Corrections | None) -> list[str]:
     if fixed is None:
         return []
-    fixed.check_labels(labels.names)
+    fixed.check_labels()
     return fixed.told()
 
 

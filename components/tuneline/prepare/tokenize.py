@@ -87,6 +87,7 @@ class Tokenize:
             **dict(zip(batch.schema.names, batch.columns, strict=True)),
             "label": pa.array(selection.labels, pa.int32()),
             **tokens.columns(),
+            "cut": pa.array((tokens.total > self.max_length) & (self.long_texts != "windows")),
         }
         columns = [texts, names] if pairs is None else [texts, pairs, names]
         return Tokenized(pa.record_batch(written), *frames(columns), tokens.total)

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tuneline.errors import InputError
 from tuneline.tables.cells import check_text
 from tuneline.tables.files import READABLE, File, Parts, Written, form_of, local_file
 
-__all__ = [
-    "READABLE", "File", "Parts", "Written", "column_names", "form_of", "local_file", "read", "read_texts", "texts",
-]  # fmt: skip
+__all__ = ["READABLE", "File", "Parts", "Written", "column_names", "form_of", "local_file", "read", "texts"]
 
 
 def read(file: File, columns: dict[str, str], written: Written) -> Parts:
@@ -69,15 +66,3 @@ def texts(file: str, column: str) -> Iterator[str]:
         for value in cells if isinstance(cells, list) else cells.to_pylist():
             number += 1
             yield check_text(file, number, column, value)
-
-
-def read_texts(file: str, column: str) -> list[str]:
-    """All of them at once, so that a bad row at the end is found first.
-
-    Raises:
-        InputError: as texts, or the file holds no rows.
-    """
-    found = list(texts(file, column))
-    if not found:
-        raise InputError(f"{file}: holds no rows")
-    return found

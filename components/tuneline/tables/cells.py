@@ -182,6 +182,8 @@ def _each_once(cells: pa.Array, name_of: Callable[[int, Any], str | None]) -> pa
     import numpy as np
     import pyarrow as pa
 
+    if pa.types.is_float16(cells.type):  # Arrow has no dictionary of these
+        cells = cells.cast(pa.float32())
     coded = cells.dictionary_encode("encode")
     firsts = np.unique(coded.indices.to_numpy(), return_index=True)[1]
     values = coded.dictionary.to_pylist()

@@ -60,7 +60,8 @@ def _header(file: File, start: bytes, columns: dict[str, str], written: Written)
     fit = [delimiter for delimiter in allowed if columns and set(columns.values()) <= set(found[delimiter][0])]
     delimiter = fit[0] if fit else max(allowed, key=lambda delimiter: len(found[delimiter][0]))
     header, used = found[delimiter]
-    require(file.name, header, columns, "its header has")
+    hint = "if these are the cells of a row, the file has no header: write one above it"
+    require(file.name, header, columns, "its header has", hint)
     if twice := [column for column in columns.values() if header.count(column) > 1]:
         raise InputError(f"{file.name}: its header has the column {twice[0]!r} twice; rename one")
     return delimiter, header, len("".join(lines[:used]).encode())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Union
@@ -28,6 +29,10 @@ _MAGIC = {
     b"\xfd7zXZ": "xz",
     b"%PDF": "PDF",
 }
+
+SHOWN = 20
+"""Characters of a column's name that are always shown, and columns that are."""
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,59}")
 
 Cells = Union["pa.Array", list[Any]]
 """A column of some rows: an Arrow array of the file's type, or a list of Python values of any type."""
@@ -107,7 +112,29 @@ def other_form(start: bytes) -> str:
     return next((form for magic, form in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def require(name: str, found: list[str], columns: dict[str, str], place: str) -> None:
+def shown_column(name: str) -> str:
+    """A column's name for a message; what is no plain one may be somebody's text, and is cut short."""
+    return repr(name if len(name) <= SHOWN or _PLAIN_NAME.fullmatch(name) else f"{name[:SHOWN]}…")
+
+
+def shown_columns(names: Sequence[str], are_names: bool = False) -> str:
+    """Columns for a message.
+
+    Args:
+        names: the cells of a header.
+        are_names: whether they are surely no cells of a row; else those that read like one are not told in full.
+    """
+    most = SHOWN if are_names or not any(map(_like_text, names)) else 1
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(map(shown_column, names[:most])) or "none") + more
+
+
+def _like_text(name: str) -> bool:
+    """Whether it is long, or what stood behind the comma of a sentence."""
+    return not _PLAIN_NAME.fullmatch(name.strip()) and (len(name) > 2 * SHOWN or name.startswith(" "))
+
+
+def require(name: str, found: list[str], columns: dict[str, str], place: str, hint: str = "") -> None:
     """Refuse a source without these columns.
 
     Args:
@@ -115,14 +142,17 @@ def require(name: str, found: list[str], columns: dict[str, str], place: str) ->
         found: the columns that are there.
         columns: configuration key, or the key and more behind a space -> column.
         place: where they were found, such as `row 3 has`.
+        hint: what else may be the matter where none of the columns is there.
 
     Raises:
         InputError: one is not there.
     """
+    some = not set(found).isdisjoint(columns.values())
     for key, column in columns.items():
         if column not in found:
-            names = ", ".join(repr(other) for other in found[:20])
             asked = key.partition(" ")[0]
+            more = f"; {hint}" if hint and found and not some else ""
             raise InputError(
-                f"{name}: {place} no column {column!r}; found {names or 'none'}; name yours with {asked}=NAME"
+                f"{name}: {place} no column {column!r}; found {shown_columns(found, some)}; name yours with "
+                f"{asked}=NAME{more}"
             )

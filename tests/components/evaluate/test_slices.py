@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from tuneline.evaluate.slices import examine, parts, script
+from tests.components.conftest import model_config, prepare_rows, write_csv
+from tests.conftest import reviews
+from tuneline.artifacts import PreparedData, read_json, read_split
+from tuneline.config import DataConfig
+from tuneline.evaluate import findings
+from tuneline.evaluate.slices import examine, parts
+from tuneline.prepare.prepare import prepare
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("plain words", "Latin"), ("größer als ß", "Latin"), ("Привет, world", "Cyrillic"), ("日本 okay", "Latin"),
-        ("日本語 ok", "Cjk"), ("123 !?", "None"), ("", "None"), ("😀", "None"), ("שלום", "Hebrew"),
-    ],
-)  # fmt: skip
-def test_the_script_of_a_text_is_that_of_most_of_its_letters(text, wanted):
-    assert script(text) == wanted
+@pytest.mark.parametrize("second", ["", "и да"])
+def test_a_script_s_rows_are_those_that_the_audit_counts(tmp_path, tiny_checkpoint, second):
+    kinds = ["ひらがな", "中国", "ＦＵＬＬ", "µµ", "Привет", "123", "film", "日本 okay", "a" * 300 + " " + "текст" * 99]
+    rows = [(f"{kinds[number % 9]} {number}", second, ("neg", "pos")[number % 2]) for number in range(180)]
+    sources = {
+        split: str(write_csv(tmp_path / f"{split}.csv", some, ("text", "pair", "label")))
+        for split, some in {"train": [(text, second, label) for text, label in reviews(40)], "test": rows}.items()
+    }
+    data = DataConfig(**sources, pair_column="pair" if second else "")
+    manifest = prepare(data, model_config(tiny_checkpoint), tmp_path / "data")
+    found = findings.TestSet.of(read_split(tmp_path / "data", "test"), manifest).parts
+    counted = read_json(tmp_path / "data" / "audit.json")["scripts"]["test"]
+    assert {name: int(part.sum()) for name, part in found.items() if name.startswith("script: ")} == {
+        f"script: {name}": count for name, count in counted.items() if count < 180
+    }
 
 
 def test_rows_are_parted_by_length_label_script_and_column():
@@ -66,3 +79,28 @@ def test_of_many_parts_without_a_difference_seldom_one_is_flagged():
     found = {f"part {number}": np.arange(2000) % 50 == number for number in range(50)}
     flagged = sum(any(row["worse"] for row in examine(found, draw.random(2000) < 0.9)) for _ in range(100))
     assert flagged <= 9  # 5 of 100 at most, and luck
+
+
+@pytest.fixture
+def of_lengths(tmp_path, tiny_checkpoint):
+    """The slices of test texts of so many words, cut at 8 tokens of which two are special ones."""
+
+    def run(words: list[int]) -> tuple[dict[str, np.ndarray], pa.Table, PreparedData]:
+        rows = [(f"{'good ' * (count - 1)}{number}", ("neg", "pos")[number % 2]) for number, count in enumerate(words)]
+        data = prepare_rows(tmp_path, tiny_checkpoint, 8, train=reviews(60), validation=reviews(20, 90), test=rows)
+        table, manifest = read_split(data, "test"), PreparedData.load(data)
+        return findings.TestSet.of(table, manifest).parts, table, manifest
+
+    return run
+
+
+def test_texts_that_just_fit_are_not_among_those_cut(of_lengths):
+    words = [4, 6, 6, 7] * 20
+    parts, _, _ = of_lengths(words)
+    assert parts["cut"].tolist() == [count == 7 for count in words]
+    assert "cut" not in of_lengths([4, 6] * 20)[0]
+
+
+def test_data_prepared_before_it_was_written_down_what_was_cut_can_be_evaluated(of_lengths):
+    _, table, manifest = of_lengths([4, 5, 5, 7] * 20)
+    assert findings.TestSet.of(table.drop_columns(["cut"]), manifest).parts["cut"].sum() == 20

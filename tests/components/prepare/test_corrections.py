@@ -61,6 +61,7 @@ def test_a_label_that_is_called_like_the_removal_can_be_written(tmp_path: Path) 
         (b"new_label,key\n,\ngood\n", "has 1 cells, the header has 2"),
         (b'new_label,key\n"good,k0\n', "row 1 (line 2)"),
         (b"new_label,key\n\xe9,k0\n", "line 2: not UTF-8"),
+        (b"I was born on 1970-01-01 and I need some help,x\n", "found 'I was born on 1970-0\u2026' and 1 more"),
     ],
 )
 def test_a_malformed_file_is_refused_in_a_line_that_names_the_place(tmp_path: Path, content: bytes, told: str) -> None:
@@ -79,9 +80,11 @@ def test_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_label_that_the_data_lacks_is_refused(tmp_path: Path) -> None:
     found = corrections.load(saved(tmp_path / "c.csv", [("a", "", key("a")), ("b", "goood", key("b"))]))
+    found.apply(["a", "b"], None, ["good", "bad"])
     with pytest.raises(InputError, match=r"row 2, column 'new_label': 'goood' is no label .* allowed: 'bad', 'good'"):
-        found.check_labels({"good", "bad"})
-    found.check_labels({"goood"})
+        found.check_labels()
+    found.apply(["c"], None, ["goood"])
+    found.check_labels()
 
 
 @given(st.text())

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,19 +62,6 @@ def test_flags_of_the_text_as_it_came_are_kept_except_that_it_was_empty():
     raw = facts.flags(["<br />", "<b>x</b>"], None)
     found = facts.examine([" ", "x"], None, 0.0, raw)
     assert found["flags"].tolist() == [facts.MARKUP | facts.EMPTY, facts.MARKUP]
-
-
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [
-        ("hello", "Latin"), ("Grüße", "Latin"), ("Привет мир", "Cyrillic"), ("γειά", "Greek"), ("你好", "Han"),
-        ("日本語です", "Kana"), ("안녕하세요", "Hangul"), ("مرحبا", "Arabic"), ("שלום", "Hebrew"),
-        ("नमस्ते", "Devanagari"),        ("สวัสดี", "Thai"), ("12 + 3 = 15 …", "none"), ("", "none"),
-        ("Привет всем, iPhone", "Cyrillic"), ("🎉🎉", "none"),
-    ],
-)  # fmt: skip
-def test_the_script_is_that_of_most_letters(text, script):
-    assert facts.SCRIPTS[facts.examine([text], None, 0.0)["script"][0]] == script
 
 
 def test_another_process_gives_the_same_facts():

@@ -18,7 +18,7 @@ from tests.components.conftest import model_config, write_csv
 from tests.components.prepare.test_prepare import column, files
 from tests.conftest import reviews
 from tuneline.artifacts import SPLITS, PreparedData, read_json, read_split
-from tuneline.config import DataConfig
+from tuneline.config import DataConfig, ModelConfig
 from tuneline.errors import InputError, ServiceError
 from tuneline.prepare import chunks
 from tuneline.prepare.prepare import pin, prepare
@@ -242,6 +242,29 @@ def test_corrected_labels_are_learned_and_told(tmp_path, tiny_checkpoint):
     assert any("1" in note for note in PreparedData.load(second).notes)
 
 
+def test_a_misspelt_correction_is_refused_in_one_line_and_makes_no_class(tmp_path, tiny_checkpoint):
+    from tuneline.prepare.corrections import key
+
+    rows, fixed = reviews(60), tmp_path / "fixed.csv"
+    lines = [f"pos,{key(rows[0][0])}", f"pso,{key(rows[2][0])}"]
+    fixed.write_text("\n".join(["new_label,key", *lines]))
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, tiny_checkpoint, rows, corrections=str(fixed))
+    assert str(caught.value) == (
+        f"data.corrections: {fixed}: row 2, column 'new_label': 'pso' is no label of the training data; "
+        "allowed: 'neg', 'pos', or - to remove the row"
+    )
+
+
+def test_a_class_whose_every_row_was_corrected_away_is_gone(tmp_path, tiny_checkpoint):
+    from tuneline.prepare.corrections import key
+
+    rows, fixed = [*reviews(60), ("an odd one", "odd")], tmp_path / "fixed.csv"
+    fixed.write_text(f"new_label,key\npos,{key('an odd one')}\nbad,{key(rows[0][0])}\n")
+    folder = run(tmp_path, tiny_checkpoint, rows, corrections=str(fixed), label_map={"neg": "bad", "pos": "good"})
+    assert PreparedData.load(folder).labels == ["bad", "good"]
+
+
 def test_a_pin_covers_the_corrections(tmp_path, tiny_checkpoint):
     path, fixed = write_csv(tmp_path / "a.csv", reviews(60)), tmp_path / "fixed.csv"
     fixed.write_text("key,new_label\n")
@@ -294,3 +317,18 @@ def test_an_interruption_leaves_no_process_and_no_folder(tmp_path, tiny_checkpoi
     assert len(workers) == 2
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("policy", "cut"), [("head", 20), ("tail", 20), ("head_tail", 20), ("windows", 0)])
+def test_a_text_that_just_fits_is_not_written_down_as_cut(tmp_path, tiny_checkpoint, policy, cut):
+    """Four tokens and the two special ones are a text of six."""
+    rows = [(f"{'good' if number % 2 else 'bad'} film plot{' very' * (1 + number % 3)} {number}", "ab"[number % 2])
+            for number in range(60)]  # fmt: skip
+    path = write_csv(tmp_path / "rows.csv", rows)
+    model = ModelConfig(name=str(tiny_checkpoint), max_length=8, long_texts=policy)
+    manifest = prepare(DataConfig(train=str(path), **NO_SEARCH), model, tmp_path / "data")
+    for split in SPLITS:
+        longer = [len(text.split()) + 2 > 8 for text in column(tmp_path / "data", split, "text")]
+        assert manifest.truncated[split] == sum(longer)
+        assert column(tmp_path / "data", split, "cut") == [each and policy != "windows" for each in longer]
+    assert sum(sum(column(tmp_path / "data", split, "cut")) for split in SPLITS) == cut

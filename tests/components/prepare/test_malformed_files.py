@@ -223,9 +223,61 @@ def test_a_malformed_file_gives_one_line_that_names_the_place(tmp_path, case):
     assert told in message
 
 
+SECRET = "My name is Jane Doe, born 1970-01-01, and my HIV test results were sent to the wrong address, please call"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.csv", f'"{SECRET}",complaint\n"good, too",praise\n'.encode()),
+        ("rows.csv", f'"{SECRET}",label\n'.encode()),
+        ("rows.csv", f"{SECRET};complaint\n".encode()),
+        ("rows.tsv", f"{SECRET}\tcomplaint\n".encode()),
+        ("rows.jsonl", json_rows({"text": "a", "label": "b"}, {SECRET: 1})),
+        ("rows.parquet", parquet(**{SECRET: ["a"]})),
+    ],
+)
+def test_a_text_where_a_column_s_name_should_be_is_not_told(tmp_path, name, content):
+    with pytest.raises(InputError) as caught:
+        rows(tmp_path, name, content)
+    assert "found 'My name is Jane Doe" in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("born", "1970", "HIV", "call"))
+
+
+@pytest.mark.parametrize(
+    ("content", "hinted"),
+    [
+        (b"good,pos\nbad,neg\n", True),
+        (f'"{SECRET}",complaint\n'.encode(), True),
+        (f"{SECRET}\n".encode(), True),
+        (b"text,category\na,b\n", False),
+        (b"", False),
+        (b"\n\n", False),
+    ],
+)
+def test_a_file_without_a_header_is_told_that_it_may_have_none(tmp_path, content, hinted):
+    with pytest.raises(InputError) as caught:
+        rows(tmp_path, "rows.csv", content)
+    assert ("has no header" in str(caught.value)) == hinted
+
+
+def test_the_names_of_columns_are_told_though_they_are_long_or_of_several_words(tmp_path):
+    with pytest.raises(InputError, match="'customer_feedback_text_translated'"):
+        rows(tmp_path, "rows.csv", b"customer_feedback_text_translated,label\na,b\n")
+    names = b"Date received,Consumer complaint narrative,Timely response?"
+    with pytest.raises(InputError, match=r"found 'Date received', 'Consumer complaint n…', 'Timely response\?'"):
+        rows(tmp_path, "rows.csv", names)
+
+
 @pytest.mark.parametrize("case", READ)
 def test_a_file_that_is_only_unusual_is_read(tmp_path, case):
     assert rows(tmp_path, *READ[case]) == ROWS
+
+
+def test_labels_that_are_numbers_of_half_precision_are_read(tmp_path):
+    halves = pa.array([1.0, 0.5, None], pa.float16())
+    found = rows(tmp_path, "rows.parquet", parquet(text=["a", "b", "c"], label=halves))
+    assert [label for _, label in found] == ["1", "0.5", None]
 
 
 def test_a_stray_quote_in_a_text_without_quotes_is_that_quote(tmp_path):

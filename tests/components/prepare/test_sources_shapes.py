@@ -304,10 +304,10 @@ def test_an_unknown_compression_is_an_unknown_form(tmp_path):
 
 
 def test_a_text_to_predict_on_may_be_compressed_or_arrow(tmp_path):
-    from tuneline.tables import read_texts
+    from tuneline.tables import texts
 
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b'{"text": "good"}\n{"text": "bad"}\n'))
     with pa.ipc.new_stream(tmp_path / "rows.arrow", pa.schema({"text": pa.string()})) as file:
         file.write_table(pa.table({"text": ["good", "bad"]}))
-    assert read_texts(str(tmp_path / "rows.jsonl.gz"), "text") == ["good", "bad"]
-    assert read_texts(str(tmp_path / "rows.arrow"), "text") == ["good", "bad"]
+    assert [*texts(str(tmp_path / "rows.jsonl.gz"), "text")] == ["good", "bad"]
+    assert [*texts(str(tmp_path / "rows.arrow"), "text")] == ["good", "bad"]
