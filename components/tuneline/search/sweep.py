@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
@@ -23,6 +23,7 @@ from tuneline.search.data import address
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
 from tuneline.search.space import Space, suggest
+from tuneline.search.standings import comparable, standing
 
 if TYPE_CHECKING:
     import optuna
@@ -277,27 +278,37 @@ class Sweep:
         self._show()
 
     def standings(self) -> list[dict[str, Any]]:
-        """The finalists over the seeds that all of them have, the best first.
+        """The finalists over the seeds that they all have, the best first, without those that lack the others' seeds.
 
         Raises:
             InputError: no trial was trained to its end.
         """
-        finalists, found = self.finalists(), []
+        finalists = self.finalists()
         if not finalists:
             raise InputError(
                 f"--budget: {self.budget.text} were spent before a trial was trained to its end; a larger one goes on "
                 f"from there"
             )
+        found = {trial.number: self._by_seed(trial) for trial in finalists}
+        seeds, kept = comparable({number: set(results) for number, results in found.items()})
+        rows = []
         for trial in finalists:
-            results = [Result.of(trial.user_attrs[studies.RESULT])]
-            for seed in range(self.recipe.train.seed + 1, self.recipe.train.seed + self.settings.seeds):
-                if row := self.study.user_attrs.get(_final(trial.number, seed)):
-                    results.append(Result.of(row))
-            found.append((trial, results))
-        common = min(len(results) for _, results in found)
-        rows = [_standing(trial, results[:common], self.settings.metric) for trial, results in found]
+            if trial.number in kept:
+                results = [found[trial.number][seed] for seed in sorted(seeds)]
+                rows.append(standing(trial, results, self.settings.metric))
+            else:
+                self._say(trial.number, "left out of the ranking: not trained with other seeds that the rest has")
         sign = 1 if self.settings.metric == "loss" else -1
         return sorted(rows, key=lambda row: (sign * row["score"], row["seconds"]))
+
+    def _by_seed(self, trial: optuna.trial.FrozenTrial) -> dict[int, Result]:
+        """A finalist's results, of the search and with other seeds."""
+        first, known = self.recipe.train.seed, self.study.user_attrs
+        rows = {first: trial.user_attrs[studies.RESULT]}
+        for seed in range(first + 1, first + self.settings.seeds):
+            if row := known.get(_final(trial.number, seed)):
+                rows[seed] = row
+        return {seed: Result.of(row) for seed, row in rows.items()}
 
     # What is told.
 
@@ -337,15 +348,3 @@ class Sweep:
 
 def _final(number: int, seed: int) -> str:
     return f"{FINAL}{number} {seed}"
-
-
-def _standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str) -> dict[str, Any]:
-    """A finalist: the mean over seeds of the score and of the ends of its intervals."""
-    ends = list(zip(*(result.value(metric) for result in results), strict=True))
-    score, low, high = (fmean(values) for values in ends)
-    return {
-        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
-        "score": score, "low": low, "high": high,
-        "scores": list(ends[0]), "seeds": [result.seed for result in results],
-        "seconds": fmean(result.seconds for result in results),
-    }  # fmt: skip
