@@ -54,6 +54,12 @@ def test_the_head_answers_what_features_tell():
     assert (chances.argmax(1) == labels[400:]).mean() > 0.9
 
 
+def test_the_head_of_rows_that_are_all_of_one_class_answers_that_class():
+    known, _ = features(1.0)
+    chances = head_proba(known[:50], np.full(50, 2), known[50:], 3)
+    assert (chances == [0, 0, 1]).all()
+
+
 def candidate(name: str, how: str, right: float, latency: float | None, seed: int = 0, reached: int = 2) -> Candidate:
     labels = np.arange(1000) % 2
     wrong = np.random.default_rng(seed).random(1000) >= right
