@@ -24,6 +24,7 @@ from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
 from tuneline.search.space import Space, suggest
 from tuneline.search.standings import comparable, standing
+from tuneline.trouble import trouble
 
 if TYPE_CHECKING:
     import optuna
@@ -80,7 +81,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
-        self._running = set[int]()
+        self._running, self._away = set[int](), False
         self._spent_before = self.before + self._earlier()
 
     def run(self) -> None:
@@ -118,7 +119,22 @@ class Sweep:
             yield
         finally:
             ended.set()
-            self._note_spent()
+            with self._whatever_the_database():
+                self._note_spent()
+
+    @contextmanager
+    def _whatever_the_database(self) -> Iterator[None]:
+        """What can be told later: a database that is away for a moment does not end it."""
+        try:
+            yield
+        except Exception as error:
+            if not (why := trouble(error)):
+                raise
+            if not self._away:
+                self.tell("sweep", 0, 0, f"{why}; tried again")
+            self._away = True
+        else:
+            self._away = False
 
     def _earlier(self) -> float:
         """Seconds that commands which are no more have spent on this study."""
@@ -144,23 +160,31 @@ class Sweep:
 
     def _tick(self, ended: threading.Event) -> None:
         """Keeps the study told that this command lives, and the person how far it is."""
-        storage: Any = self.study._storage
         ticks = 0
         while not ended.wait(TICK_SECONDS):
             ticks += 1
-            if ticks % 3 == 0:
-                self._note_spent()
-                for trial in list(self._running):
-                    storage.record_heartbeat(trial)
-            self._show()
+            with self._whatever_the_database():
+                if ticks % 3 == 0:
+                    self._beat()
+                    self._note_spent()
+                self._show()
+
+    def _beat(self) -> None:
+        storage: Any = self.study._storage
+        for trial in list(self._running):
+            storage.record_heartbeat(trial)
 
     # The search.
 
     def _search(self, _worker: int) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
         while trial := self._ask():
             self._running.add(trial._trial_id)
             try:
                 self._one(trial)
+            except UpdateFinishedTrialError:
+                self._say(trial.number, "lost: another worker took it for dead, and its settings are tried again")
             finally:
                 self._running.discard(trial._trial_id)
                 self._show()
@@ -169,6 +193,7 @@ class Sweep:
         import optuna
 
         with self._lock:
+            self._beat()  # a machine that slept would take its own for dead
             optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
             if self.engine.stop.is_set() or not self._in_time():
                 return None
@@ -212,7 +237,7 @@ class Sweep:
                 tags={"tuneline.trial": trial.number}, on_epoch=on_epoch, deadline=self._deadline,
             )  # fmt: skip
         except Pruned:
-            self.study.tell(trial, state=states.PRUNED)
+            self.study.tell(trial, state=states.PRUNED, skip_if_finished=True)
             self._say(trial.number, "stopped early")
         except (Interrupted, OutOfTime) as ended:
             studies.lose(
@@ -224,13 +249,13 @@ class Sweep:
         except InputError as error:
             trial.set_user_attr(studies.ERROR, str(error))
             diverged = "the loss is" in str(error)  # the search is to learn that such settings are bad
-            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL)
+            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL, skip_if_finished=True)
             self._say(trial.number, f"failed: {error}")
             self._give_up(str(error))
         else:
             trial.set_user_attr(studies.RESULT, result.row())
             value = result.value(self.settings.metric)[0]
-            self.study.tell(trial, value)
+            self.study.tell(trial, value, skip_if_finished=True)
             better = "lowest" if minimal else "best"
             self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
 

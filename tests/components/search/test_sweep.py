@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -141,6 +142,69 @@ def test_a_trial_that_is_lost_twice_by_its_own_fault_is_not_tried_a_third_time(s
     assert [studies.state_of(trial) for trial in search.study.trials] == ["lost", "failed"]
 
 
+@pytest.mark.parametrize("when", ["while it trains", "after its last epoch"])
+def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
+    """As by another pod that has heard no heartbeat for five minutes."""
+    search = sweep({"space": {"train.learning_rate": [GOOD]}, "pruner": "none", "seeds": 1}, "2trials")
+    trained, failed = search.engine.trial, optuna.trial.TrialState.FAIL
+
+    def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
+        def heard(epoch: int, numbers: dict[str, float]) -> bool:
+            if search.study.trials[0].state.name == "RUNNING" and when == "while it trains":
+                search.study.tell(0, state=failed)
+            return on_epoch(epoch, numbers)
+
+        result = trained(*given, on_epoch=heard, **named)
+        if search.study.trials[0].state.name == "RUNNING":
+            search.study.tell(0, state=failed)
+        return result
+
+    search.engine.trial = trial
+    search.run()
+    states = [studies.state_of(one) for one in search.study.trials]
+    assert states == ["lost", "complete", "complete"]
+    assert any("trial 0: lost: another worker took it for dead" in line for line in search.heard)
+
+
+def test_a_command_that_slept_does_not_take_its_own_trials_for_dead(sweep):
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    trial = search._ask()
+    search._running.add(trial._trial_id)
+    search.study._storage._backend.grace_period = 1
+    time.sleep(2.5)
+    search._ask()
+    assert [studies.state_of(one) for one in search.study.trials[:2]] == ["running", "running"]
+
+
+def test_the_heartbeat_goes_on_after_a_hiccup_of_the_database(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneline.search.sweep.TICK_SECONDS", 0.1)
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    trial = search._ask()
+    search._running.add(trial._trial_id)
+    database = sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
+
+    def beat() -> str:
+        return database.execute("SELECT heartbeat FROM trial_heartbeats").fetchone()[0]
+
+    with search._alive():
+        database.execute(
+            "ALTER TABLE study_user_attributes RENAME TO away"
+        )  # what any statement on it meets is an error
+        wait_for(lambda: any("database" in line for line in search.heard))
+        database.execute("ALTER TABLE away RENAME TO study_user_attributes")
+        before = beat()
+        wait_for(lambda: beat() > before)
+    told = [line for line in search.heard if "database" in line]
+    assert told == ["the study's database: no such table: study_user_attributes; tried again"]
+
+
+def wait_for(what: Any) -> None:
+    until = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep):
     block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
     with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
@@ -246,7 +310,10 @@ def test_the_recipe_s_learning_rate_stands_in_the_default_space_and_all_of_it_ca
 
 
 def test_what_tunes_few_parameters_gets_a_larger_learning_rate(recipe, data):
-    space = space_of(recipe, data) | {"train.tune": Choices(("lora",)), "train.learning_rate": Range(0.01, 0.02, wider=True)}
+    space = space_of(recipe, data) | {
+        "train.tune": Choices(("lora",)),
+        "train.learning_rate": Range(0.01, 0.02, wider=True),
+    }
     drawn = suggest(optuna.create_study().ask(), space)
     assert 0.1 <= drawn["train.learning_rate"] <= 0.2
     given = validate(Recipe, recipe.model_dump(by_alias=True) | {
