@@ -194,11 +194,18 @@ def space_from(tree: dict[str, Any]) -> Space:
     return {key: Choices(tuple(spec["values"])) if "values" in spec else Range(**spec) for key, spec in tree.items()}
 
 
-def study_name(recipe: Recipe, space: Space, pinned: str) -> str:
-    """What decides the trials, as a name: another recipe, space or data is another study; a larger budget is not."""
+def study_name(recipe: Recipe, space: Space, pinned: str, origin: str = "") -> str:
+    """What decides the trials, as a name: another recipe, space or data is another study; a larger budget is not.
+
+    Args:
+        recipe: what trials start from.
+        space: what is searched.
+        pinned: a hash of the data.
+        origin: of weights and code (Origins.of_all), where they are there to be hashed.
+    """
     tree = recipe.model_dump(by_alias=True, mode="json", exclude={"register_": True, "data": {"workers"}})
     search = {key: tree["sweep"][key] for key in ("metric", "sampler", "pruner")}
-    decides = address(recipe=tree | {"sweep": search}, space=told(space), pin=pinned)
+    decides = address(recipe=tree | {"sweep": search}, space=told(space), pin=pinned, origin=origin)
     return f"{recipe.register_.name}-{decides[:8]}"
 
 

@@ -91,6 +91,19 @@ def test_the_same_trial_is_not_trained_twice(engine, recipe, data):
     assert other.numbers["validation_loss"] != first.numbers["validation_loss"]
 
 
+def test_a_trial_of_other_weights_under_the_same_name_is_trained_anew(engine, overwritten, tmp_path):
+    recipe, overwrite = overwritten
+    data = prepared(recipe.data, recipe.model, tmp_path / "data", "")
+    first = engine.trial(recipe, {"train.epochs": 1}, data, "trial 0")
+    overwrite()
+    assert prepared(recipe.data, recipe.model, tmp_path / "data", "") == data
+    assert engine.trial(recipe, {"train.epochs": 1}, data, "trial 1").reused, "a command reads weights once"
+    next_command = Engine(engine.folder, engine.run)
+    other = next_command.trial(recipe, {"train.epochs": 1}, data, "trial 2")
+    assert not other.reused
+    assert other.numbers["validation_loss"] != first.numbers["validation_loss"]
+
+
 def test_a_trial_ends_when_it_is_told_to(engine, recipe, data):
     heard: list[int] = []
 
