@@ -43,7 +43,7 @@ _KNOWN = (
 
 
 def trouble(error: BaseException) -> str | None:
-    """What MLflow, its HTTP client or S3 did not do, in one line; None for an error of another kind.
+    """What MLflow, its HTTP client, S3 or a study's database did not do, in one line; None for another kind of error.
 
     Args:
         error: what was raised.
@@ -53,9 +53,22 @@ def trouble(error: BaseException) -> str | None:
         return text
     if package in _STORAGE:
         return without_credentials(f"S3: {text}")[:500]
+    if said := _of_database(error):
+        return without_credentials(f"the study's database: {' '.join(said.split())}")[:500]
     if package != "mlflow" and not (package in _CLIENTS and "/mlflow" in text):
         return None
     return without_credentials(f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {_meaning(text)}")[:500]
+
+
+def _of_database(error: BaseException | None) -> str | None:
+    """What a database said, without Optuna's and SQLAlchemy's words for it; None where it is none's error."""
+    package = type(error).__module__.partition(".")[0]
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if package == "optuna" and "StorageInternalError" in kinds and error:
+        return _of_database(error.__cause__) or str(error)
+    if package == "sqlalchemy" and kinds & {"DBAPIError", "TimeoutError"}:
+        return str(getattr(error, "orig", None) or error)
+    return None
 
 
 def _meaning(text: str) -> str:

@@ -13,7 +13,7 @@ from tuneline.config import Recipe
 from tuneline.search import report
 from tuneline.search.data import folds, prepared
 from tuneline.search.engine import Engine
-from tuneline.search.imbalance import METRICS, Trained, compare, recommend, train_all
+from tuneline.search.imbalance import METRICS, Trained, compare, recommend, refuse_unheld, train_all
 from tuneline_pipelines.searching import counter, trials
 from tuneline_pipelines.state import State
 from tuneline_pipelines.watch import Tell
@@ -49,6 +49,7 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
     with trials("imbalance", recipe, state, tell, asked.workers, params) as (engine, root):
         data = prepared(recipe.data, recipe.model, root / "data", recipe.register_.name)
         parts = folds(data, asked.folds, root / "data") if asked.folds else [data]
+        refuse_unheld(parts, asked.metric)
         found = train_all(recipe, parts, asked.seeds, engine, counter(tell, "imbalance", "trainings"))
         tell("imbalance", 0, 0, "intervals")
         rows = compare(found)
@@ -58,7 +59,7 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
             "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "seeds": asked.seeds,
             "folds": asked.folds, "held_out_rows": len(found.labels), "rarest": rare,
             "rows_of_rarest": {"train": found.counts[found.rare], "held_out": int((found.labels == found.rare).sum())},
-            "treatments": rows, "recommended": choice, "sentence": sentence,
+            "not_held_out": found.unheld, "treatments": rows, "recommended": choice, "sentence": sentence,
         }  # fmt: skip
         _publish(engine, found, result)
         return result
@@ -96,11 +97,12 @@ def _publish(engine: Engine, found: Trained, result: dict[str, Any]) -> None:
 def about(result: dict[str, Any]) -> str:
     """What the figures are of."""
     held = f"pooled over {result['folds']} folds" if result["folds"] else "of the validation split"
-    rows = result["rows_of_rarest"]
+    rows, unheld = result["rows_of_rarest"], ", ".join(map(repr, result["not_held_out"]))
+    silent = f" No row of {unheld} is held out, so that nothing is told of it; --folds 5 would." if unheld else ""
     return (
         f"Means over {result['seeds']} seeds on {result['held_out_rows']} rows {held}, of which {rows['held_out']} are "
         f"{result['rarest']!r} ({rows['train']} in training); 95% intervals over rows and seeds; the recommendation's "
-        f"are for all comparisons at once. The test split was not looked at."
+        f"are for all comparisons at once. The test split was not looked at.{silent}"
     )
 
 

@@ -16,6 +16,7 @@ from tuneline.search import report, study
 from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
 from tuneline.search.engine import Engine
+from tuneline.search.origins import Origins
 from tuneline.search.outcome import conclude
 from tuneline.search.record import SearchRun
 from tuneline.search.space import readings, space_of, study_name
@@ -68,16 +69,18 @@ def sweep(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
         space = space_of(recipe, first)
         data = {reading(one): prepared(one.data, one.model, root / "data", one.register_.name)
                 for one in readings(space, recipe)}  # fmt: skip
-        name = asked.name or study_name(recipe, space, pinned)
+        origins = Origins()
+        origin = origins.of_all((data[reading(one)], one.model) for one in readings(space, recipe))
+        name = asked.name or study_name(recipe, space, pinned, origin)
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         url = asked.storage or f"sqlite:///{root / 'studies.db'}"
-        found, first_here = study.open_study(url, name, recipe, space)
+        found, first_here = study.open_study(url, name, recipe, space, origin)
         known = "" if first_here else study.run_of(found)
         params = {"sweep_study": name, "sweep_budget": asked.budget.text, "sweep_metric": recipe.sweep.metric}
         run = SearchRun.open("sweep", recipe, params, state.artifacts, owner(), known, lives)
         found.set_user_attr(study.RUN, run.run_id)
-        engine = Engine(folder, run, asked.workers)
+        engine = Engine(folder, run, asked.workers, origins=origins)
         search = Sweep(recipe, space, data, asked.budget, engine, found, tell, owner(), lives, started)
         with closing(run, engine):
             search.run()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +127,21 @@ def test_s3s_own_errors_are_told() -> None:
 
     error = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
     assert trouble(error) == "S3: An error occurred (AccessDenied) when calling the PutObject operation: no"
+
+
+def test_a_study_s_database_that_is_away_is_one_line_without_its_password(tmp_path: Path) -> None:
+    import optuna
+    import sqlalchemy
+
+    there = sqlalchemy.create_engine(f"postgresql+psycopg2://me:hunter2@127.0.0.1:{free_port()}/studies")
+    line = trouble(raised(there.connect)) or ""
+    assert line.startswith("the study's database: ")
+    assert "Connection refused" in line
+    assert "hunter2" not in line
+    assert "\n" not in line
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    sqlite3.connect(tmp_path / "studies.db").execute("DROP TABLE study_user_attributes")
+    assert trouble(raised(study.set_user_attr, "a", 1)) == "the study's database: no such table: study_user_attributes"
 
 
 def test_other_errors_are_none_of_a_servers_trouble() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from html import unescape
 from pathlib import Path
 
 import pytest
+from tests.components.conftest import write_csv
+from tests.conftest import reviews
 from typer.testing import CliRunner, Result
 
 from tuneline_pipelines.cli import app
@@ -50,6 +53,34 @@ def test_imbalance_compares_all_treatments_and_says_what_to_do(ask, own_store):
     page = Path(result["page"]).read_text(encoding="utf-8")
     assert "pooled over 2 folds" in page
     assert "data:image/png;base64," in page
+
+
+@pytest.fixture
+def three_classes(tmp_path: Path) -> list[str]:
+    """A data set whose rarest class stands in training alone."""
+    train = write_csv(tmp_path / "train.csv", [*reviews(200), *(("a film, odd", "odd"), ("boring plot, odd", "odd"))])
+    validation = write_csv(tmp_path / "validation.csv", reviews(40, 300))
+    return [f"data.train={train}", f"data.validation={validation}", "data.validation_share=0"]
+
+
+def test_classes_that_have_a_held_out_row_are_compared_where_the_rarest_has_none(ask, three_classes):
+    done = ask("imbalance", *three_classes, "--seeds", "1", "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["not_held_out"] == ["odd"]
+    assert result["rarest"] in ("neg", "pos")
+    assert result["rows_of_rarest"]["held_out"] > 0
+    assert "No row of 'odd' is held out" in unescape(Path(result["page"]).read_text(encoding="utf-8"))
+
+
+def test_a_metric_of_a_class_without_a_held_out_row_is_refused_before_anything_is_trained(
+    ask, three_classes, own_store
+):
+    done = ask("imbalance", *three_classes, "--metric", "recall")
+    assert done.exit_code == 2, done.stderr
+    assert "recall given; it is measured on 'odd', the rarest class (2 training rows), of which no row" in done.stderr
+    assert "take --folds 5" in done.stderr
+    assert list((own_store / "search" / "trials" / "answers").iterdir()) == []
 
 
 def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_checkpoint, tmp_path):

@@ -20,7 +20,7 @@ from tuneline.evaluate.baseline import baseline_proba, texts_of
 from tuneline.evaluate.metrics import measure
 from tuneline.search.data import address, share
 from tuneline.search.embed_job import Asked, Facts, known_facts
-from tuneline.search.engine import Engine
+from tuneline.search.engine import Engine, configured
 from tuneline.search.transfer import head_proba, logme
 from tuneline.statistics import compare
 
@@ -169,7 +169,8 @@ class Choosing:
                          facts.latency_ms, 4 * facts.parameters / 1e6, score)  # fmt: skip
 
     def _embed(self, name: str) -> tuple[Facts, Path]:
-        known = address(data=self.data[name].name, model=name, rows=EMBEDDED)
+        origin = self.engine.origins.of(self.data[name], configured(self.recipe, {"model.name": name}).model)
+        known = address(data=self.data[name].name, model=name, rows=EMBEDDED, origin=origin)
         place, facts = self.engine.folder / "answers" / f"{known}.npz", self.engine.folder / "results" / f"{known}.json"
         if not (place.is_file() and facts.is_file()):
             log = str(self.engine.folder / "logs" / f"{known}.log")

@@ -33,6 +33,7 @@ from tuneline.search import outcome
 from tuneline.search.budget import Budget
 from tuneline.search.data import without_test
 from tuneline.search.engine import Engine
+from tuneline.search.origins import Origins
 from tuneline.search.record import SearchRun
 from tuneline.search.space import Space, readings, space_from, space_given, space_of, study_name, told
 from tuneline.search.study import RUN, open_study, run_of
@@ -198,12 +199,15 @@ def _joined(
     """
     tries = f"{asked.job}/{who}@"
     owner = f"{tries}{uuid.uuid4().hex[:12]}"
-    study, first = open_study(_storage(), asked.study, asked.recipe, asked.space)
+    folders = {path.name: path for path in data.iterdir() if path.is_dir()} if data else {}
+    origins, origin = Origins(), ""
+    if data:
+        origin = origins.of_all((folders[reading(one)], one.model) for one in readings(asked.space, asked.recipe))
+    study, first = open_study(_storage(), asked.study, asked.recipe, asked.space, origin)
     run = _run(asked, "" if first else run_of(study))
     study.set_user_attr(RUN, run.run_id)
     sweep = Sweep(
-        asked.recipe, asked.space, {path.name: path for path in data.iterdir() if path.is_dir()} if data else {},
-        asked.budget, Engine(folder, run), study, _teller(), owner,
+        asked.recipe, asked.space, folders, asked.budget, Engine(folder, run, origins=origins), study, _teller(), owner,
         lambda known: known == owner or not known.startswith(tries), beside=len(asked.workers),
         before=sum(_spent(study, asked.job, kind) for kind in after),
     )  # fmt: skip

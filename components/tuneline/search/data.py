@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline import prepare as steps
 from tuneline import tokenizer, tokens
-from tuneline.artifacts import PreparedData, read_split, split_writer
+from tuneline.artifacts import SLICE, PreparedData, read_split, split_writer
 from tuneline.config import DataConfig, ModelConfig
 from tuneline.prepare.imbalance import plan
 from tuneline.prepare.prepare import pin, prepare
@@ -103,7 +103,7 @@ def folds(data: Path, count: int, root: Path) -> list[Path]:
     import pyarrow as pa
 
     manifest = PreparedData.load(data)
-    together = pa.concat_tables([read_split(data, name) for name in ("train", "validation")])
+    together = pa.concat_tables([_as_trained(read_split(data, name)) for name in ("train", "validation")])
     part = spread(together.column("text").to_pylist(), together.column("label").to_numpy(), count)
     found = []
     for number in range(count):
@@ -112,6 +112,11 @@ def folds(data: Path, count: int, root: Path) -> list[Path]:
         rows = {"train": together.filter(pa.array(part != number)), "validation": together.filter(held)}
         found.append(_view(data, manifest, rows, what, root))
     return found
+
+
+def _as_trained(table: pa.Table) -> pa.Table:
+    """Without slice.NAME, which trials do not read: a validation split from a source of its own has none."""
+    return table.drop_columns([name for name in table.column_names if name.startswith(SLICE)])
 
 
 def share(data: Path, part: float, root: Path) -> Path:
@@ -135,8 +140,16 @@ def share(data: Path, part: float, root: Path) -> Path:
 
 
 def first_rows(table: pa.Table, most: int) -> np.ndarray:
-    """At most so many rows, those whose text's hash comes first: a sample that is the same each time."""
-    return _order(table.column("text").to_pylist())[:most]
+    """At most so many rows, those whose text's hash comes first: a sample that is the same each time.
+
+    One row of each class stands before all others, because a sample of one class would tell nothing.
+    """
+    import numpy as np
+
+    order = _order(table.column("text").to_pylist())
+    first = np.zeros(len(order), bool)
+    first[np.unique(table.column("label").to_numpy()[order], return_index=True)[1]] = True
+    return np.concatenate([order[first], order[~first]])[:most]
 
 
 def _order(texts: list[str]) -> np.ndarray:

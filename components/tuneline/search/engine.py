@@ -1,37 +1,31 @@
 """Trains trials, each in a process of its own, and keeps what they measured.
 
-The processes are forked from one that has imported torch already (multiprocessing's forkserver), which spares each of
-them the seconds that its imports take. A trial that is killed, or out of memory, is lost alone; and one whose settings,
-data and code an earlier command has trained to its end is not trained again.
+A trial that is killed, or out of memory, is lost alone; and one whose settings, data, weights and code an earlier
+command has trained to its end is not trained again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tuneline import train as training
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
-from tuneline.errors import InputError
 from tuneline.recipe import validate
-from tuneline.search.job import Interrupted, Job, Measured, OutOfTime, Pruned, Result, TrialLost, key_of
+from tuneline.search.job import Job, Measured, Pruned, Result, key_of
+from tuneline.search.origins import Origins
+from tuneline.search.processes import POLL_SECONDS, Numbers, call
 from tuneline.search.record import SearchRun
 
 T = TypeVar("T")
-POLL_SECONDS = 0.25
-Numbers = dict[str, float]
 
 
 def configured(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
@@ -62,19 +56,18 @@ class Engine:
         run: the MLflow run of the search.
         workers: trials at a time.
         stop: set when the command is to end.
+        origins: what results come from.
     """
 
     folder: Path
     run: SearchRun
     workers: int = 1
     stop: threading.Event = field(default_factory=threading.Event)
+    origins: Origins = field(default_factory=Origins)
 
     def __post_init__(self) -> None:
         for name in ("answers", "logs", "results"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self._code = _code()
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tuneline.search.trial"])
 
     @property
     def threads(self) -> int:
@@ -131,7 +124,7 @@ class Engine:
 
     def _job(self, recipe: Recipe, data: Path, keep: Path | None) -> Job:
         model, train = recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")
-        key = key_of(Job(str(data), model, train, "", ""), self._code)
+        key = key_of(Job(str(data), model, train, "", ""), self.origins.of(data, recipe.model))
         answers, log = self.folder / "answers" / f"{key}.npz", self.folder / "logs" / f"{key}.log"
         return Job(str(data), model, train, str(answers), str(log), str(keep or ""), self.threads)
 
@@ -171,46 +164,7 @@ class Engine:
         log: str = "",
     ) -> tuple[str, Any]:
         """Have `main(pipe, job)` of a module run in a process of its own; gives how it ended, and its value."""
-        here, there = self._processes.Pipe()
-        process = self._processes.Process(target=_start, args=(module, there, job), daemon=True)
-        with _quiet_main():
-            process.start()
-        there.close()
-        try:
-            return self._listen(here, process, on_epoch, deadline, log)
-        finally:
-            process.kill()
-            process.join()
-            here.close()
-
-    def _listen(
-        self,
-        pipe: Any,
-        process: Any,
-        on_epoch: Callable[[int, Numbers], bool] | None,
-        deadline: float,
-        log: str,
-    ) -> tuple[str, Any]:
-        while True:
-            if self.stop.is_set():
-                raise Interrupted
-            if time.monotonic() >= deadline:
-                raise OutOfTime
-            if not pipe.poll(POLL_SECONDS):
-                continue
-            try:
-                kind, *values = pipe.recv()
-                if kind == "epoch":
-                    pipe.send(on_epoch(*values) if on_epoch else True)
-                    continue
-            except (EOFError, ConnectionError):
-                process.join()
-                raise TrialLost(f"its process was killed or ended early (status {process.exitcode})") from None
-            if kind == "refused":
-                raise InputError(values[0])
-            if kind == "failed":
-                raise TrialLost(f"{values[0]}{f'; log: {log}' if log else ''}")
-            return kind, values[0]
+        return call(module, job, self.stop, on_epoch, deadline, log)
 
     def each(self, work: Callable[[T], None], items: Iterable[T]) -> None:
         """Do the work for every item, as many at a time as there are workers; the first error ends it."""
@@ -227,40 +181,3 @@ class Engine:
                 self.stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-
-
-def _start(module: str, pipe: Connection, job: Any) -> None:
-    """In the new process: Ctrl-C is the command's affair, which kills it; then the module's main."""
-    import importlib
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    importlib.import_module(module).main(pipe, job)
-
-
-@contextmanager
-def _quiet_main() -> Iterator[None]:
-    """Let a new process not import the command itself again, as multiprocessing would to find functions there."""
-    import sys
-
-    main = sys.modules["__main__"]
-    with _ONE_STARTS:
-        known = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
-        try:
-            for name in known:
-                setattr(main, name, None)
-            yield
-        finally:
-            for name, value in known.items():
-                setattr(main, name, value)
-
-
-_ONE_STARTS = threading.Lock()
-
-
-def _code() -> str:
-    """A hash of the code that decides what a trial measures."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(training.__file__ or "").parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from tuneline.artifacts import PreparedData, read_split
 from tuneline.calibration import decide, fit_thresholds
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
+from tuneline.errors import InputError
 from tuneline.search.data import spread
 from tuneline.search.engine import Engine
 from tuneline.search.job import Result
@@ -41,8 +42,9 @@ class Trained:
         probabilities: [seeds, rows, classes] by treatment.
         seconds: of training, by treatment, mean.
         names: of the classes.
-        rare: the class with the fewest training rows.
+        rare: of the classes that have a held-out row, the one with the fewest training rows.
         counts: training rows of each class.
+        unheld: names of the classes that have no held-out row.
     """
 
     labels: np.ndarray
@@ -52,6 +54,38 @@ class Trained:
     names: list[str]
     rare: int
     counts: list[int] = field(default_factory=list)
+    unheld: list[str] = field(default_factory=list)
+
+
+def refuse_unheld(data: Sequence[Path], metric: str) -> None:
+    """Refuse, before hours of training, a metric of the rarest class where none of its rows is held out.
+
+    Args:
+        data: folds, or one folder of prepared data.
+        metric: what is recommended by.
+
+    Raises:
+        InputError: there is nothing to measure it on.
+    """
+    manifest = PreparedData.load(data[0])
+    counts = manifest.class_counts["train"]
+    rare = _by_rows(counts)[0]
+    if metric != "macro_f1" and not _held_out(data)[rare]:
+        raise InputError(
+            f"--metric: {metric} given; it is measured on {manifest.labels[rare]!r}, the rarest class ({counts[rare]} "
+            f"training rows), of which no row is held out; take --folds 5, which holds each row out once"
+        )
+
+
+def _by_rows(counts: list[int]) -> list[int]:
+    """The classes that have training rows, the rarest first."""
+    return sorted((index for index, count in enumerate(counts) if count), key=counts.__getitem__)
+
+
+def _held_out(data: Sequence[Path]) -> list[int]:
+    """Held-out rows of each class."""
+    counts = (PreparedData.load(one).class_counts["validation"] for one in data)
+    return [sum(of_class) for of_class in zip(*counts, strict=True)]
 
 
 def train_all(
@@ -94,10 +128,11 @@ def train_all(
     seconds = {name: float(np.mean([result.train_seconds for job, result in results.items() if job[2] == name]))
                for name in BALANCE}  # fmt: skip
     manifest = PreparedData.load(data[0])
-    counts = manifest.class_counts["train"]
-    rare = min((index for index, count in enumerate(counts) if count), key=counts.__getitem__)
+    counts, held = manifest.class_counts["train"], _held_out(data)
+    rare = next(index for index in _by_rows(counts) if held[index])
+    unheld = [name for name, rows in zip(manifest.labels, held, strict=True) if not rows]
     together = np.concatenate(labels)
-    return Trained(together, _parts(data, labels), probabilities, seconds, manifest.labels, rare, counts)
+    return Trained(together, _parts(data, labels), probabilities, seconds, manifest.labels, rare, counts, unheld)
 
 
 def _parts(data: Sequence[Path], labels: list[np.ndarray]) -> np.ndarray:

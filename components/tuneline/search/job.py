@@ -110,6 +110,6 @@ class TrialLost(Exception):  # noqa: N818
     """The trial's process was killed, or failed; the message says how."""
 
 
-def key_of(job: Job, code: str) -> str:
-    """The name of a training's result: the same data, settings and code have the same."""
-    return address(data=job.data.rsplit("/", 1)[-1], model=job.model, train=job.train, code=code)
+def key_of(job: Job, origin: dict[str, Any]) -> str:
+    """The name of a training's result: the same data, settings, weights and code have the same."""
+    return address(data=job.data.rsplit("/", 1)[-1], model=job.model, train=job.train, origin=origin)

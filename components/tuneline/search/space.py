@@ -22,6 +22,10 @@ LARGER_RATES = ("head", "lora", "bitfit")
 UNEQUAL = 3.0
 """Rows of the largest class for one of the smallest from which on the treatment of unequal classes is searched."""
 RATE, TUNE = "train.learning_rate", "train.tune"
+USUAL_RATE, MOST_RATE = 0.05, 0.999
+"""How high a learning rate is looked for where the recipe's is lower; and at all: train.learning_rate is below 1."""
+AS_IN_RECIPE = "as_in_recipe"
+"""A choice of `balance`: a treatment of the recipe's own, such as train.focal_gamma 1.5, that has no name."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,20 @@ def space_of(recipe: Recipe, data: Path) -> Space:
     modes = dict.fromkeys([train.tune, "all", "top_layers", "lora"])
     space: Space = {
         TUNE: Choices(tuple(modes)),
-        RATE: Range(train.learning_rate / 5, min(train.learning_rate * 10, 0.05), log=True, wider=True),
+        RATE: Range(
+            min(train.learning_rate / 5, USUAL_RATE),
+            max(min(train.learning_rate * 10, USUAL_RATE), train.learning_rate), log=True, wider=True,
+        ),
         "train.epochs": Range(max(1, train.epochs // 2), 2 * train.epochs, whole=True),
         "train.batch_size": Choices((max(1, train.batch_size // 2), train.batch_size, 2 * train.batch_size)),
-    }
+    }  # fmt: skip
     if train.tune in LARGER_RATES:  # the recipe's rate is one for few parameters already
-        space[RATE] = Range(train.learning_rate / 50, min(train.learning_rate, 0.05), log=True, wider=True)
+        most = max(min(train.learning_rate, USUAL_RATE), train.learning_rate / 5)
+        space[RATE] = Range(train.learning_rate / 50, most, log=True, wider=True)
     counts = [count for count in PreparedData.load(data).class_counts["train"] if count]
     if max(counts) >= UNEQUAL * min(counts):
-        space["balance"] = Choices(tuple(BALANCE))
+        named = _balance(recipe.model_dump(by_alias=True, mode="json"))
+        space["balance"] = Choices(tuple(BALANCE) if named else (AS_IN_RECIPE, *BALANCE))
     if len(lengths := _lengths(recipe.model, data)) > 1:
         space["model.max_length"] = Choices(tuple(lengths))
     return space
@@ -127,14 +136,18 @@ def _draw(trial: Trial, key: str, dimension: Choices | Range, tune: str | None) 
         return trial.suggest_categorical(key, list(dimension.values))
     if dimension.whole:
         return trial.suggest_int(key, int(dimension.low), int(dimension.high), log=dimension.log)
-    times = 10 if dimension.wider and tune in LARGER_RATES else 1
-    value = trial.suggest_float(_name(key, times), times * dimension.low, times * dimension.high, log=dimension.log)
-    return float(f"{value:.3g}")
+    name, low, high = _ends(key, dimension, tune)
+    return float(f"{trial.suggest_float(name, low, high, log=dimension.log):.3g}")
 
 
-def _name(key: str, times: int) -> str:
-    """A range that is wider for some is another parameter to the search: what it learns of one says nothing of it."""
-    return key if times == 1 else f"{key} of few"
+def _ends(key: str, dimension: Range, tune: str | None) -> tuple[str, float, float]:
+    """The parameter's name and its ends.
+
+    A range that is wider for some is another parameter to the search: what it learns of one says nothing of it.
+    """
+    if dimension.wider and tune in LARGER_RATES:
+        return f"{key} of few", 10 * dimension.low, min(10 * dimension.high, MOST_RATE)
+    return key, dimension.low, dimension.high
 
 
 def own(space: Space, recipe: Recipe) -> dict[str, Any]:
@@ -142,14 +155,14 @@ def own(space: Space, recipe: Recipe) -> dict[str, Any]:
     tree, found = recipe.model_dump(by_alias=True, mode="json"), {}
     for key, dimension in space.items():
         section, _, name = key.partition(".")
-        value: Any = _balance(tree) if key == "balance" else tree[section][name]
+        value: Any = (_balance(tree) or AS_IN_RECIPE) if key == "balance" else tree[section][name]
         if isinstance(dimension, Choices):
             if value in dimension.values:
                 found[key] = value
             continue
-        times = 10 if dimension.wider and recipe.train.tune in LARGER_RATES else 1
-        if times * dimension.low <= value <= times * dimension.high:
-            found[_name(key, times)] = value
+        parameter, low, high = _ends(key, dimension, recipe.train.tune)
+        if low <= value <= high:
+            found[parameter] = value
     return found
 
 
@@ -181,11 +194,18 @@ def space_from(tree: dict[str, Any]) -> Space:
     return {key: Choices(tuple(spec["values"])) if "values" in spec else Range(**spec) for key, spec in tree.items()}
 
 
-def study_name(recipe: Recipe, space: Space, pinned: str) -> str:
-    """What decides the trials, as a name: another recipe, space or data is another study; a larger budget is not."""
+def study_name(recipe: Recipe, space: Space, pinned: str, origin: str = "") -> str:
+    """What decides the trials, as a name: another recipe, space or data is another study; a larger budget is not.
+
+    Args:
+        recipe: what trials start from.
+        space: what is searched.
+        pinned: a hash of the data.
+        origin: of weights and code (Origins.of_all), where they are there to be hashed.
+    """
     tree = recipe.model_dump(by_alias=True, mode="json", exclude={"register_": True, "data": {"workers"}})
     search = {key: tree["sweep"][key] for key in ("metric", "sampler", "pruner")}
-    decides = address(recipe=tree | {"sweep": search}, space=told(space), pin=pinned)
+    decides = address(recipe=tree | {"sweep": search}, space=told(space), pin=pinned, origin=origin)
     return f"{recipe.register_.name}-{decides[:8]}"
 
 

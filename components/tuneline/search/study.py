@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300
 REDUCTION = 2
 """A trial goes on to the next rung (epochs 1, 2, 4 ...) while it is in the better half of those that came there."""
-SEARCHED = "searched"
+SEARCHED, ORIGIN = "searched", "origin"
 RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
 RUN_SECONDS = 60.0
@@ -37,13 +37,14 @@ TURN_SECONDS = 1.0
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
-def open_study(url: str, name: str, recipe: Recipe, space: Space) -> tuple[optuna.Study, bool]:
+def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = "") -> tuple[optuna.Study, bool]:
     """The study of that name, made where there is none, and whether this command made it: of several only one does.
 
     Whoever makes it proposes the recipe's own values, before anybody else asks for a trial.
 
     Raises:
-        InputError: the database is not to be had, or the study searches something else.
+        InputError: the database is not to be had, or the study searches something else, or with other weights or code
+            than `origin` stands for (Origins.of_all); "" trains nothing and does not ask.
     """
     try:
         import optuna
@@ -58,11 +59,16 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space) -> tuple[optun
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
+        study.set_user_attr(ORIGIN, origin)
         propose_own(study, space, recipe)
     except optuna.exceptions.DuplicatedStudyError:
         study, first = optuna.load_study(storage=storage, study_name=name, pruner=pruner), False
         if study.user_attrs.get(SEARCHED, searched := _searched(settings, space)) != searched:
             raise InputError(f"--study: {name} has searched another space or metric; give another name") from None
+        if origin and (study.user_attrs.get(ORIGIN) or origin) != origin:
+            raise InputError(
+                f"--study: {name} holds trials of other weights, or of another version's code; give another name"
+            ) from None
         seed = secrets.randbits(31)  # one that goes on, or joins, draws other values; pods' pids are all alike
     study.sampler = _sampler(settings, seed)
     return study, first

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
@@ -23,6 +23,8 @@ from tuneline.search.data import address
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
 from tuneline.search.space import Space, suggest
+from tuneline.search.standings import comparable, standing
+from tuneline.trouble import trouble
 
 if TYPE_CHECKING:
     import optuna
@@ -79,7 +81,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
-        self._running = set[int]()
+        self._running, self._away = set[int](), False
         self._spent_before = self.before + self._earlier()
 
     def run(self) -> None:
@@ -117,7 +119,22 @@ class Sweep:
             yield
         finally:
             ended.set()
-            self._note_spent()
+            with self._whatever_the_database():
+                self._note_spent()
+
+    @contextmanager
+    def _whatever_the_database(self) -> Iterator[None]:
+        """What can be told later: a database that is away for a moment does not end it."""
+        try:
+            yield
+        except Exception as error:
+            if not (why := trouble(error)):
+                raise
+            if not self._away:
+                self.tell("sweep", 0, 0, f"{why}; tried again")
+            self._away = True
+        else:
+            self._away = False
 
     def _earlier(self) -> float:
         """Seconds that commands which are no more have spent on this study."""
@@ -143,23 +160,31 @@ class Sweep:
 
     def _tick(self, ended: threading.Event) -> None:
         """Keeps the study told that this command lives, and the person how far it is."""
-        storage: Any = self.study._storage
         ticks = 0
         while not ended.wait(TICK_SECONDS):
             ticks += 1
-            if ticks % 3 == 0:
-                self._note_spent()
-                for trial in list(self._running):
-                    storage.record_heartbeat(trial)
-            self._show()
+            with self._whatever_the_database():
+                if ticks % 3 == 0:
+                    self._beat()
+                    self._note_spent()
+                self._show()
+
+    def _beat(self) -> None:
+        storage: Any = self.study._storage
+        for trial in list(self._running):
+            storage.record_heartbeat(trial)
 
     # The search.
 
     def _search(self, _worker: int) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
         while trial := self._ask():
             self._running.add(trial._trial_id)
             try:
                 self._one(trial)
+            except UpdateFinishedTrialError:
+                self._say(trial.number, "lost: another worker took it for dead, and its settings are tried again")
             finally:
                 self._running.discard(trial._trial_id)
                 self._show()
@@ -168,6 +193,7 @@ class Sweep:
         import optuna
 
         with self._lock:
+            self._beat()  # a machine that slept would take its own for dead
             optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
             if self.engine.stop.is_set() or not self._in_time():
                 return None
@@ -211,7 +237,7 @@ class Sweep:
                 tags={"tuneline.trial": trial.number}, on_epoch=on_epoch, deadline=self._deadline,
             )  # fmt: skip
         except Pruned:
-            self.study.tell(trial, state=states.PRUNED)
+            self.study.tell(trial, state=states.PRUNED, skip_if_finished=True)
             self._say(trial.number, "stopped early")
         except (Interrupted, OutOfTime) as ended:
             studies.lose(
@@ -223,13 +249,13 @@ class Sweep:
         except InputError as error:
             trial.set_user_attr(studies.ERROR, str(error))
             diverged = "the loss is" in str(error)  # the search is to learn that such settings are bad
-            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL)
+            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL, skip_if_finished=True)
             self._say(trial.number, f"failed: {error}")
             self._give_up(str(error))
         else:
             trial.set_user_attr(studies.RESULT, result.row())
             value = result.value(self.settings.metric)[0]
-            self.study.tell(trial, value)
+            self.study.tell(trial, value, skip_if_finished=True)
             better = "lowest" if minimal else "best"
             self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
 
@@ -277,27 +303,37 @@ class Sweep:
         self._show()
 
     def standings(self) -> list[dict[str, Any]]:
-        """The finalists over the seeds that all of them have, the best first.
+        """The finalists over the seeds that they all have, the best first, without those that lack the others' seeds.
 
         Raises:
             InputError: no trial was trained to its end.
         """
-        finalists, found = self.finalists(), []
+        finalists = self.finalists()
         if not finalists:
             raise InputError(
                 f"--budget: {self.budget.text} were spent before a trial was trained to its end; a larger one goes on "
                 f"from there"
             )
+        found = {trial.number: self._by_seed(trial) for trial in finalists}
+        seeds, kept = comparable({number: set(results) for number, results in found.items()})
+        rows = []
         for trial in finalists:
-            results = [Result.of(trial.user_attrs[studies.RESULT])]
-            for seed in range(self.recipe.train.seed + 1, self.recipe.train.seed + self.settings.seeds):
-                if row := self.study.user_attrs.get(_final(trial.number, seed)):
-                    results.append(Result.of(row))
-            found.append((trial, results))
-        common = min(len(results) for _, results in found)
-        rows = [_standing(trial, results[:common], self.settings.metric) for trial, results in found]
+            if trial.number in kept:
+                results = [found[trial.number][seed] for seed in sorted(seeds)]
+                rows.append(standing(trial, results, self.settings.metric))
+            else:
+                self._say(trial.number, "left out of the ranking: not trained with other seeds that the rest has")
         sign = 1 if self.settings.metric == "loss" else -1
         return sorted(rows, key=lambda row: (sign * row["score"], row["seconds"]))
+
+    def _by_seed(self, trial: optuna.trial.FrozenTrial) -> dict[int, Result]:
+        """A finalist's results, of the search and with other seeds."""
+        first, known = self.recipe.train.seed, self.study.user_attrs
+        rows = {first: trial.user_attrs[studies.RESULT]}
+        for seed in range(first + 1, first + self.settings.seeds):
+            if row := known.get(_final(trial.number, seed)):
+                rows[seed] = row
+        return {seed: Result.of(row) for seed, row in rows.items()}
 
     # What is told.
 
@@ -337,15 +373,3 @@ class Sweep:
 
 def _final(number: int, seed: int) -> str:
     return f"{FINAL}{number} {seed}"
-
-
-def _standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str) -> dict[str, Any]:
-    """A finalist: the mean over seeds of the score and of the ends of its intervals."""
-    ends = list(zip(*(result.value(metric) for result in results), strict=True))
-    score, low, high = (fmean(values) for values in ends)
-    return {
-        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
-        "score": score, "low": low, "high": high,
-        "scores": list(ends[0]), "seeds": [result.seed for result in results],
-        "seconds": fmean(result.seconds for result in results),
-    }  # fmt: skip

@@ -89,7 +89,10 @@ def _fit(train: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: int, 
     import numpy as np
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=300).fit(train, labels)
     found = np.zeros((len(held), classes))
+    if (known := np.unique(labels)).size == 1:  # which the regression refuses
+        found[:, known] = 1.0
+        return found
+    model = LogisticRegression(C=strength, max_iter=300).fit(train, labels)
     found[:, model.classes_] = model.predict_proba(held)
     return found

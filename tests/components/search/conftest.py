@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,27 @@ def recipe(tiny_checkpoint: Path, tmp_path: Path) -> Recipe:
         "register": {"name": "reviews"},
     }
     return validate(Recipe, tree)
+
+
+@pytest.fixture
+def overwritten(recipe: Recipe, tmp_path: Path) -> tuple[Recipe, Callable[[], None]]:
+    """The recipe with a checkpoint of its own, and what puts other weights under that checkpoint's name."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(recipe.model.name, folder)
+
+    def overwrite() -> None:
+        weights = load_file(folder / "model.safetensors")
+        save_file(
+            {name: torch.rand_like(weight) for name, weight in weights.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
+
+    model = recipe.model.model_copy(update={"name": str(folder)})
+    return recipe.model_copy(update={"model": model}), overwrite
 
 
 @pytest.fixture

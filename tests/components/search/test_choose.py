@@ -10,7 +10,7 @@ import pytest
 from tuneline.artifacts import PreparedData
 from tuneline.search.choose import BAG, FROZEN, LINEAR, TUNED, Candidate, Choosing, recommend
 from tuneline.search.data import prepared
-from tuneline.search.engine import configured
+from tuneline.search.engine import Engine, configured
 from tuneline.search.transfer import head_proba, logme
 
 ROWS = 600
@@ -52,6 +52,12 @@ def test_the_head_answers_what_features_tell():
     chances = head_proba(known[:400], labels[:400], known[400:], 3)
     assert chances.sum(1) == pytest.approx(1)
     assert (chances.argmax(1) == labels[400:]).mean() > 0.9
+
+
+def test_the_head_of_rows_that_are_all_of_one_class_answers_that_class():
+    known, _ = features(1.0)
+    chances = head_proba(known[:50], np.full(50, 2), known[50:], 3)
+    assert (chances == [0, 0, 1]).all()
 
 
 def candidate(name: str, how: str, right: float, latency: float | None, seed: int = 0, reached: int = 2) -> Candidate:
@@ -136,6 +142,22 @@ def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_b
     runs = engine.run.api.search_runs([engine.run.experiment], "tags.`mlflow.parentRunId` LIKE '%'")
     assert len(runs) == 4 + 2 + 4 + 1
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_checkpoint_of_other_weights_under_the_same_name_is_embedded_anew(engine, overwritten, tmp_path):
+    recipe, overwrite = overwritten
+    name = recipe.model.name
+    data = {name: prepared(recipe.data, recipe.model, tmp_path / "data", "")}
+
+    def embedded() -> np.ndarray:
+        command = Engine(engine.folder, engine.run)
+        choosing = Choosing(recipe, [name], data, command, tmp_path / "data", "accuracy", print)
+        return np.load(choosing._embed(name)[1])["train"]
+
+    first = embedded()
+    assert np.array_equal(embedded(), first)
+    overwrite()
+    assert not np.allclose(embedded(), first)
 
 
 def test_the_shares_end_at_the_last_and_never_fall_below_what_can_be_trained(engine, recipe, data):

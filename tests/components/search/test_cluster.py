@@ -192,6 +192,21 @@ def test_a_worker_s_next_try_takes_up_what_its_dead_one_was_training_and_leaves_
     assert states[5] == "complete"
 
 
+def test_a_study_takes_no_trials_of_weights_that_were_overwritten_under_their_name(
+    overwritten: Any, store: Any, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, overwrite = overwritten
+    pods = Pods(with_sweep(recipe, BLOCK | {"seeds": 1}, epochs=1), tmp_path / "pods", "1trials")
+    pods.prepare()
+    pods.search("1")
+    overwrite()
+    with pytest.raises(SystemExit) as ended:
+        pods.search("2")
+    assert ended.value.code == 2
+    assert "holds trials of other weights, or of another version's code; give another name" in capsys.readouterr().out
+    assert [studies.state_of(trial) for trial in pods.study.trials] == ["complete"]
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_outright_and_started_again_ends_the_search_as_if_nothing_had_happened(
     recipe: Recipe, store: Any, database: str, tmp_path: Path

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 
+from tests.components.conftest import write_csv
+from tests.conftest import reviews
 from tuneline.artifacts import PreparedData, read_split
 from tuneline.errors import InputError
-from tuneline.search.data import folds, prepared, share
+from tuneline.search.data import first_rows, folds, prepared, share
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 
@@ -88,6 +91,19 @@ def test_the_same_trial_is_not_trained_twice(engine, recipe, data):
     assert other.numbers["validation_loss"] != first.numbers["validation_loss"]
 
 
+def test_a_trial_of_other_weights_under_the_same_name_is_trained_anew(engine, overwritten, tmp_path):
+    recipe, overwrite = overwritten
+    data = prepared(recipe.data, recipe.model, tmp_path / "data", "")
+    first = engine.trial(recipe, {"train.epochs": 1}, data, "trial 0")
+    overwrite()
+    assert prepared(recipe.data, recipe.model, tmp_path / "data", "") == data
+    assert engine.trial(recipe, {"train.epochs": 1}, data, "trial 1").reused, "a command reads weights once"
+    next_command = Engine(engine.folder, engine.run)
+    other = next_command.trial(recipe, {"train.epochs": 1}, data, "trial 2")
+    assert not other.reused
+    assert other.numbers["validation_loss"] != first.numbers["validation_loss"]
+
+
 def test_a_trial_ends_when_it_is_told_to(engine, recipe, data):
     heard: list[int] = []
 
@@ -150,6 +166,25 @@ def test_folds_hold_every_row_once_with_equal_texts_together_and_hashes_of_their
         assert not set(texts) & set(read_split(fold, "train").column("text").to_pylist())
     assert len({PreparedData.load(fold).sha256["all"] for fold in [data, *made]}) == 5
     assert folds(data, 4, tmp_path / "folds") == made
+
+
+def test_folds_are_made_of_data_whose_validation_source_has_no_slices(recipe, tmp_path):
+    sliced = [(text, label, "mail") for text, label in reviews(120)]
+    train = write_csv(tmp_path / "sliced.csv", sliced, ("text", "label", "channel"))
+    validation = write_csv(tmp_path / "validation.csv", reviews(40, 120))
+    source = recipe.data.model_copy(
+        update={"train": str(train), "validation": str(validation), "slice_columns": ["channel"]}
+    )
+    made = folds(prepared(source, recipe.model, tmp_path / "data", ""), 3, tmp_path / "folds")
+    assert sum(PreparedData.load(fold).rows["validation"] for fold in made) > 40
+
+
+def test_embedded_rows_hold_every_class_however_rare():
+    table = pa.table({"text": [f"text {row}" for row in range(500)], "label": [0] * 300 + [1] * 198 + [2, 3]})
+    rows = first_rows(table, 40)
+    assert len(set(rows)) == len(rows) == 40
+    assert set(table.column("label").to_numpy()[rows]) == {0, 1, 2, 3}
+    assert set(first_rows(table, 20)) < set(rows)
 
 
 def test_a_share_of_the_rows_stands_in_every_larger_share_and_keeps_the_classes(data, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+import pytest
 
 from tests.components.search.askers import race
 from tuneline.config import Recipe
+from tuneline.errors import InputError
 from tuneline.search import study as studies
-from tuneline.search.space import Range
+from tuneline.search.space import Range, study_name
 
 RATE = "train.learning_rate"
 SPACE = {RATE: Range(1e-3, 1e-2, log=True)}
@@ -29,6 +31,17 @@ def test_workers_that_ask_at_the_same_moment_start_no_trial_more_than_the_budget
         assert len(set(rates)) == most, name
         if most >= 4:  # nobody had to give back the first ones
             assert rates.count(recipe.train.learning_rate) == 1, name
+
+
+def test_another_origin_is_another_study_and_a_study_s_name_is_not_taken_for_it(recipe: Recipe, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    names = {study_name(recipe, SPACE, "pin", origin) for origin in ("these", "those")}
+    assert len(names) == 2
+    studies.open_study(url, "study", recipe, SPACE, "these")
+    studies.open_study(url, "study", recipe, SPACE, "these")
+    studies.open_study(url, "study", recipe, SPACE)
+    with pytest.raises(InputError, match="--study: study holds trials of other weights"):
+        studies.open_study(url, "study", recipe, SPACE, "those")
 
 
 def test_a_proposal_that_was_given_back_is_the_next_to_be_tried(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +14,14 @@ import pytest
 
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
+from tuneline.dimensions import BALANCE
 from tuneline.errors import InputError
 from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
+from tuneline.search.engine import configured
+from tuneline.search.job import Result
 from tuneline.search.report import front
 from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
 from tuneline.search.sweep import Sweep, reading
@@ -138,6 +142,69 @@ def test_a_trial_that_is_lost_twice_by_its_own_fault_is_not_tried_a_third_time(s
     assert [studies.state_of(trial) for trial in search.study.trials] == ["lost", "failed"]
 
 
+@pytest.mark.parametrize("when", ["while it trains", "after its last epoch"])
+def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
+    """As by another pod that has heard no heartbeat for five minutes."""
+    search = sweep({"space": {"train.learning_rate": [GOOD]}, "pruner": "none", "seeds": 1}, "2trials")
+    trained, failed = search.engine.trial, optuna.trial.TrialState.FAIL
+
+    def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
+        def heard(epoch: int, numbers: dict[str, float]) -> bool:
+            if search.study.trials[0].state.name == "RUNNING" and when == "while it trains":
+                search.study.tell(0, state=failed)
+            return on_epoch(epoch, numbers)
+
+        result = trained(*given, on_epoch=heard, **named)
+        if search.study.trials[0].state.name == "RUNNING":
+            search.study.tell(0, state=failed)
+        return result
+
+    search.engine.trial = trial
+    search.run()
+    states = [studies.state_of(one) for one in search.study.trials]
+    assert states == ["lost", "complete", "complete"]
+    assert any("trial 0: lost: another worker took it for dead" in line for line in search.heard)
+
+
+def test_a_command_that_slept_does_not_take_its_own_trials_for_dead(sweep):
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    trial = search._ask()
+    search._running.add(trial._trial_id)
+    search.study._storage._backend.grace_period = 1
+    time.sleep(2.5)
+    search._ask()
+    assert [studies.state_of(one) for one in search.study.trials[:2]] == ["running", "running"]
+
+
+def test_the_heartbeat_goes_on_after_a_hiccup_of_the_database(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneline.search.sweep.TICK_SECONDS", 0.1)
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    trial = search._ask()
+    search._running.add(trial._trial_id)
+    database = sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
+
+    def beat() -> str:
+        return database.execute("SELECT heartbeat FROM trial_heartbeats").fetchone()[0]
+
+    with search._alive():
+        database.execute(
+            "ALTER TABLE study_user_attributes RENAME TO away"
+        )  # what any statement on it meets is an error
+        wait_for(lambda: any("database" in line for line in search.heard))
+        database.execute("ALTER TABLE away RENAME TO study_user_attributes")
+        before = beat()
+        wait_for(lambda: beat() > before)
+    told = [line for line in search.heard if "database" in line]
+    assert told == ["the study's database: no such table: study_user_attributes; tried again"]
+
+
+def wait_for(what: Any) -> None:
+    until = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep):
     block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
     with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
@@ -157,6 +224,47 @@ def test_two_workers_share_the_study(sweep, engine):
     assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 
 
+@pytest.fixture
+def finals(sweep):
+    """Gives the standings of finalists that were trained with these seeds, the first trial the best by its first."""
+
+    def standings(*seeds: tuple[int, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+        search = sweep({"space": {"train.epochs": [1, 2, 3, 4]}, "finalists": len(seeds), "seeds": 3}, "9trials")
+        for place, trained in enumerate(seeds):
+            trial, score = (
+                search.study.ask({"train.epochs": optuna.distributions.IntDistribution(1, 4)}),
+                0.9 - place / 10,
+            )
+            trial.set_user_attr(studies.OVERRIDES, {"train.epochs": place + 1})
+            for seed in trained:
+                result = Result({}, seed, 1.0, {"macro_f1": (score, score, score)}, 1.0, 9, 1.0, "").row()
+                if seed:
+                    search.study.set_user_attr(f"final {trial.number} {seed}", result)
+                else:
+                    trial.set_user_attr(studies.RESULT, result)
+            search.study.tell(trial, score)
+        return search.standings(), search.heard
+
+    return standings
+
+
+def test_finalists_are_compared_over_the_same_seeds_also_where_a_training_was_lost(finals):
+    rows, heard = finals((0, 1, 2), (0, 2), (0, 1, 2))
+    assert [row["seeds"] for row in rows] == [[0, 2]] * 3
+    assert heard == []
+
+
+def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_seed(finals):
+    rows, heard = finals((0,), (0, 1, 2), (0, 1, 2))
+    assert [(row["trial"], row["seeds"]) for row in rows] == [(1, [0, 1, 2]), (2, [0, 1, 2])]
+    assert heard == ["trial 0: left out of the ranking: not trained with other seeds that the rest has"]
+
+
+def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
+    rows, _ = finals((0,), (0,))
+    assert [row["seeds"] for row in rows] == [[0], [0]]
+
+
 def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_classes_are_unequal(recipe, data):
     space = space_of(recipe, data)
     assert space["train.learning_rate"] == Range(1e-3, 0.05, log=True, wider=True)
@@ -174,10 +282,40 @@ def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_
                                   "train.tune": "all"}  # fmt: skip
 
 
+def test_a_treatment_of_the_recipe_s_own_is_a_choice_and_is_tried_first(recipe, data):
+    manifest = PreparedData.load(data)
+    manifest.class_counts["train"][0] //= 4
+    manifest.save(data)
+    own_gamma = configured(recipe, {"train.focal_gamma": 1.5})
+    space = space_of(own_gamma, data)
+    study = optuna.create_study()
+    studies.propose_own(study, space, own_gamma)
+    first = suggest(study.ask(), space)
+    assert configured(own_gamma, first).train == own_gamma.train
+    assert winner(own_gamma, first)["train"]["focal_gamma"] == 1.5
+    assert set(space["balance"].values) == {*BALANCE, first["balance"]}
+
+
+@pytest.mark.parametrize("tune", ["all", "lora"])
+@pytest.mark.parametrize("rate", [1e-5, 0.05, 0.06, 0.3, 0.9])
+def test_the_recipe_s_learning_rate_stands_in_the_default_space_and_all_of_it_can_be_trained(recipe, data, tune, rate):
+    high = configured(recipe, {"train.learning_rate": rate, "train.tune": tune})
+    space = space_of(high, data)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    studies.propose_own(study, space, high)
+    drawn = [suggest(study.ask(), space) for _ in range(40)]
+    assert drawn[0]["train.learning_rate"] == rate
+    for overrides in drawn:
+        configured(high, overrides)
+
+
 def test_what_tunes_few_parameters_gets_a_larger_learning_rate(recipe, data):
-    space = space_of(recipe, data) | {"train.tune": Choices(("lora",)), "train.learning_rate": Range(1, 2, wider=True)}
+    space = space_of(recipe, data) | {
+        "train.tune": Choices(("lora",)),
+        "train.learning_rate": Range(0.01, 0.02, wider=True),
+    }
     drawn = suggest(optuna.create_study().ask(), space)
-    assert 10 <= drawn["train.learning_rate"] <= 20
+    assert 0.1 <= drawn["train.learning_rate"] <= 0.2
     given = validate(Recipe, recipe.model_dump(by_alias=True) | {
         "sweep": {"space": {"train.learning_rate": {"low": 0.1, "high": 0.2}, "train.tune": ["lora"]}}})  # fmt: skip
     assert 0.1 <= suggest(optuna.create_study().ask(), space_of(given, data))["train.learning_rate"] <= 0.2
