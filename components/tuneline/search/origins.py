@@ -36,7 +36,7 @@ class Origins:
         with self._lock:
             if model.name not in self._known:
                 asked = (str(data), model.model_dump(mode="json"))
-                self._known[model.name] = call("tuneline.search.origin", asked, threading.Event())[1]
+                self._known[model.name] = call("tuneline.search.fingerprint", asked, threading.Event())[1]
             return self._known[model.name]
 
     def of_all(self, read: Iterable[tuple[Path, ModelConfig]]) -> str:
