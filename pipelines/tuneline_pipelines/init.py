@@ -15,6 +15,7 @@ from tuneline.config import EMBEDDED_MODEL
 from tuneline.errors import InputError
 from tuneline.recipe import load_recipe
 from tuneline.tables import File, Written, column_names, local_file, read
+from tuneline.tables.files import shown_columns
 from tuneline_pipelines.resources import load_profile
 
 _TEXTS = ("text", "body", "content", "review", "sentence", "message", "utterance", "question", "tweet", "comment")
@@ -56,7 +57,7 @@ def guess(data: str) -> Columns:
     file = File(local_file(data, "data.train"), data)
     names = tuple(column_names(file, Written()))
     if len(names) < 2:
-        raise InputError(f"{data}: has the columns {list(names)}; a text and a label are needed")
+        raise InputError(f"{data}: has the columns {shown_columns(names)}; a text and a label are needed")
     cells = _first_cells(file, names)
     text = _named(names, _TEXTS) or max(names, key=lambda name: sum(map(len, cells[name])))
     others = [name for name in names if name != text]
