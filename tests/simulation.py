@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tuneline.statistics import ALPHA, Counts, compare_counts, mcnemar, score_interval, wilson
+from tuneline.statistics import ALPHA, Comparison, Counts, compare_counts, mcnemar, score_interval, wilson
 
 PAIRS = 1000
 
@@ -52,7 +52,11 @@ class World:
     @property
     def macro_f1(self) -> float:
         """The first's true macro F1."""
-        return float(Counts.of(self.chances[None], self.labels, self.first, self.classes).macro_f1()[0])
+        return self.macro_f1_of(self.first)
+
+    def macro_f1_of(self, answers: np.ndarray) -> float:
+        """The true macro F1 of `first` or `second`."""
+        return float(Counts.of(self.chances[None], self.labels, answers, self.classes).macro_f1()[0])
 
     def draw(self, rows: int, pairs: int = PAIRS, seed: int = 0) -> np.ndarray:
         """Counts [pairs, cells] of test sets of that many rows."""
@@ -82,6 +86,36 @@ def world(first: float, second: float, unequal: float, classes: int = 2, seed: i
             cells[label, place, place] = chance * neither * share
     labels, one, two = np.array(list(cells)).T
     return World(labels, one, two, np.array(list(cells.values())), classes)
+
+
+def below(prior: np.ndarray, only_second: float, only_first: float = 0.0, neither: float = 0.1) -> World:
+    """Two models of which, in every class alike, one alone is right in these shares of the rows.
+
+    Args:
+        prior: [classes] how frequent each class is.
+        only_second, only_first: shares of the rows that one of them has right and the other not.
+        neither: share of the rows that both have wrong.
+    """
+    classes, cells = len(prior), {}
+    for label, chance in enumerate(prior.tolist()):
+        cells[label, label, label] = chance * (1 - only_second - only_first - neither)
+        for wrong in np.delete(np.arange(classes), label).tolist():
+            share = chance / (classes - 1)
+            cells[label, label, wrong] = share * only_first
+            cells[label, wrong, label] = share * only_second
+            cells[label, wrong, wrong] = share * neither
+    labels, first, second = np.array(list(cells)).T
+    return World(labels, first, second, np.array(list(cells.values())), classes)
+
+
+def compared(truth: World, rows: int, pairs: int, seed: int = 0) -> list[Comparison]:
+    """Comparisons on that many test sets, each resampled with a seed of its own."""
+    found = []
+    for number, counts in enumerate(truth.draw(rows, pairs, seed)):
+        held = counts > 0
+        cells = truth.labels[held], truth.first[held], truth.second[held], counts[held]
+        found.append(compare_counts(*cells, classes=truth.classes, seed=number))
+    return found
 
 
 def declared_better(truth: World, rows: int, pairs: int = PAIRS, seed: int = 0) -> float:

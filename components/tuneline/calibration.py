@@ -13,15 +13,13 @@ from tuneline.artifacts import Decision
 from tuneline.config import DecisionConfig
 from tuneline.errors import InputError
 from tuneline.predictions import NONE
-from tuneline.statistics import Counts, tabulate
+from tuneline.thresholds import fit_thresholds
 
 if TYPE_CHECKING:
     import numpy as np
 
 SMALLEST = 1e-12
 COLDEST, HOTTEST = 0.05, 20.0
-ROUNDS = 3
-STEPS = 64
 SHOWN = 10
 """Labels that a message names."""
 
@@ -169,54 +167,6 @@ def _abstain_below(
     return 0.0
 
 
-def fit_thresholds(probabilities: np.ndarray, labels: np.ndarray, metric: str = "macro_f1") -> np.ndarray:
-    """Thresholds, [classes] with mean 1 / classes, of the highest metric, found class by class.
-
-    Args:
-        probabilities: [rows, classes] of validation rows.
-        labels: [rows] class indices.
-        metric: macro_f1 or accuracy.
-    """
-    import numpy as np
-
-    classes, reach = probabilities.shape[1], _accuracy if metric == "accuracy" else _macro_f1
-    thresholds, best = np.ones(classes), reach(labels, probabilities.argmax(1), classes)
-    for _ in range(ROUNDS):
-        before = best
-        for index in range(classes):
-            for candidate in _crossings(probabilities, thresholds, index):
-                tried = thresholds.copy()
-                tried[index] = candidate
-                reached = reach(labels, decide(probabilities, tried), classes)
-                if reached > best + 1e-12:
-                    thresholds, best = tried, reached
-        if best == before:
-            break
-    return thresholds / thresholds.sum()
-
-
-def _crossings(probabilities: np.ndarray, thresholds: np.ndarray, index: int) -> np.ndarray:
-    """Thresholds of a class between which its answers change, at most 64 of them, spread over the rows."""
-    import numpy as np
-
-    rivals = probabilities / thresholds
-    rivals[:, index] = 0
-    ratios = np.unique(probabilities[:, index] / np.maximum(rivals.max(1), SMALLEST))
-    ratios = ratios[(ratios > 0.05) & (ratios < 20)]
-    between = np.sqrt(ratios[1:] * ratios[:-1])
-    return between[np.unique(np.linspace(0, len(between) - 1, STEPS).astype(int))] if len(between) else between
-
-
-def _macro_f1(labels: np.ndarray, answers: np.ndarray, classes: int) -> float:
-    true, answered, counts = tabulate(labels, answers)
-    return float(Counts.of(counts[None], true, answered, classes).macro_f1()[0])
-
-
-def _accuracy(labels: np.ndarray, told: np.ndarray, classes: int) -> float:
-    del classes
-    return float((labels == told).mean())
-
-
 def fit_abstention(confidence: np.ndarray, right: np.ndarray, out_of_scope: np.ndarray) -> float:
     """The probability below which answering with the class for what is out of scope is right most often; 0 for none.
 
@@ -271,6 +221,10 @@ def _borders(ordered: np.ndarray) -> np.ndarray:
 
 
 def _between(ordered: np.ndarray, last: int) -> float:
-    """A value above that at `last` and below the next one, or 1."""
-    after = ordered[last + 1] if last + 1 < len(ordered) else 1.0
-    return float((ordered[last] + after) / 2)
+    """A value above that at `last`, and not above the next one or, after the last, 1 or the next number there is."""
+    import numpy as np
+
+    value = ordered[last]
+    after = ordered[last + 1] if last + 1 < len(ordered) else max(np.ones_like(value), np.nextafter(value, np.inf))
+    middle = (value + after) / 2
+    return float(middle if middle > value else after)  # between neighbours there is no number

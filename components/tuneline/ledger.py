@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tuneline.config import LEDGER_SUFFIX
 from tuneline.errors import ServiceError
 from tuneline.trouble import passes, patiently, trouble
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 FIRST, PROMOTE, ROLLBACK, OUTSIDE, FOLLOW = "first", "promote", "rollback", "outside", "follow"
-SUFFIX = ".moves"
+SUFFIX = LEDGER_SUFFIX
 _SOURCE = "tuneline:/move"
 _PATIENCE_SECONDS, _GRACE_SECONDS, _UNFINISHED_SECONDS = 180, 3, 600
 _TAG = "tuneline.move."

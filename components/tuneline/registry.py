@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 TEST_SET = "tuneline.test_sha256"
 """The tag that tells on which test set the gate has judged a version."""
+GATE = "tuneline.gate"
+"""The tag that tells whether the gate passed a version; of each rule, tuneline.gate.RULE tells what it found."""
+PASSED, REFUSED = "passed", "refused"
 CHALLENGER = "challenger"
 COPIED = "tuneline.copied_from"
 
@@ -32,7 +35,8 @@ def add_version(
     """Store a model folder as an MLflow PyFunc and register it. Data only, no code.
 
     It belongs to the pipeline's run, where people look for it, or to the step's own without one. A
-    retried step finds the version that it made before: the same files are registered once a run.
+    retried step finds the version that it made before: the same files are registered once a run, and the gate's tags
+    are then those of the later verdict, by which the aliases move.
 
     Args:
         run: the step's run.
@@ -54,6 +58,7 @@ def add_version(
         saved = Path(folder) / "model"
         manifest = _save_pyfunc(saved, model)
         if made := _only_version(api, name, owner, lineage.MANIFEST, manifest):
+            _judge_again(api, name, made, tags)
             return made
         place = f"model-{manifest[:12]}"
         api.log_artifacts(owner, str(saved), place)
@@ -70,6 +75,16 @@ def add_version(
     }  # fmt: skip
     patiently(lambda: api.create_model_version(name, source, owner, tags=tags))
     return str(_only_version(api, name, owner, lineage.MANIFEST, manifest))
+
+
+def _judge_again(api: MlflowClient, name: str, version: str, tags: dict[str, str]) -> None:
+    """Put a later verdict's tags in the place of the earlier one's; what it comes to is written last."""
+    new = {key: value for key, value in tags.items() if key.startswith(f"{GATE}.")}
+    for key in api.get_model_version(name, version).tags:
+        if key.startswith(f"{GATE}.") and key not in new:
+            patiently(partial(api.delete_model_version_tag, name, version, key))
+    for key, value in (new | {GATE: tags[GATE]} if GATE in tags else new).items():
+        patiently(partial(api.set_model_version_tag, name, version, key, value))
 
 
 def _only_version(api: MlflowClient, name: str, owner: str, tag: str, value: str) -> str | None:
@@ -171,21 +186,51 @@ def copy(version: Any, target: str) -> Any:
 
 
 def set_aliases(name: str, version: str) -> list[str]:
-    """Make the version challenger, unless a later one is, and champion where there is none.
+    """Make a version that passed the gate challenger, unless a later one passed, and champion where there is none.
 
-    The challenger is the last version that passed the gate. That is what the versions' tags say: it has no history of
-    its own. The champion is moved through the ledger: of two first versions that ask at once, one becomes it.
+    The champion is moved through the ledger: of two first versions that ask at once, one becomes it.
 
     Returns:
         The aliases that it holds.
     """
     api = client()
-    challenger = api.get_registered_model(name).aliases.get(CHALLENGER)
-    if challenger is None or int(challenger) < int(version):
-        api.set_registered_model_alias(name, CHALLENGER, version)
+    _follow_challenger(api, name, int(version))
     promotion.become_first(api, name, version, promotion.evidence_of(api.get_model_version(name, version)))
-    aliases = api.get_registered_model(name).aliases
-    return sorted(alias for alias, at in aliases.items() if str(at) == version)
+    return sorted(alias for alias, at in _aliases(api, name).items() if str(at) == version)
+
+
+def withdraw(name: str, version: str) -> list[str]:
+    """Let a version that the gate refused be challenger no more, where a step that is retried had passed it before.
+
+    Returns:
+        The aliases that it holds: a champion is moved by people.
+    """
+    api = client()
+    if str(_aliases(api, name).get(CHALLENGER)) == version:
+        _follow_challenger(api, name)
+    return sorted(alias for alias, at in _aliases(api, name).items() if str(at) == version)
+
+
+def _follow_challenger(api: MlflowClient, name: str, passed: int = 0) -> None:
+    """Let the alias follow the last version that passed the gate.
+
+    That is what the versions' tags say, the alias has no history of its own. Of two who set it at once, the later to
+    write may know the earlier version: so it is set until the tags, read again after that, say the same.
+    """
+    while True:
+        versions = patiently(lambda: api.search_model_versions(f"name = '{name}'"))
+        last = max([passed, *(int(found.version) for found in versions if found.tags.get(GATE) == PASSED)])
+        at = _aliases(api, name).get(CHALLENGER)
+        if int(at or 0) == last:
+            return
+        if last:
+            patiently(partial(api.set_registered_model_alias, name, CHALLENGER, str(last)))
+        else:
+            patiently(partial(api.delete_registered_model_alias, name, CHALLENGER))
+
+
+def _aliases(api: MlflowClient, name: str) -> dict[str, str]:
+    return patiently(lambda: api.get_registered_model(name)).aliases
 
 
 def find(reference: str) -> Any:

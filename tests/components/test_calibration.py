@@ -14,6 +14,7 @@ from tuneline.calibration import (
     coverage_threshold,
     decide,
     fit,
+    fit_abstention,
     fit_temperature,
     fit_thresholds,
     precision_threshold,
@@ -22,6 +23,7 @@ from tuneline.config import DecisionConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.metrics import measure, score
 from tuneline.predictions import NONE
+from tuneline.thresholds import ROUNDS, _crossings
 
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -114,6 +116,65 @@ def test_thresholds_raise_macro_f1_of_rare_classes_on_other_rows():
 def test_thresholds_of_a_model_that_errs_nowhere_change_nothing():
     chances = np.array([[0.9, 0.1], [0.2, 0.8]] * 10)
     assert fit_thresholds(chances, np.array([0, 1] * 10)).tolist() == [0.5, 0.5]
+
+
+def brute_force(chances, labels, metric):
+    """The same search, which decides about all rows for each candidate."""
+    classes = chances.shape[1]
+
+    def reach(told):
+        return score(labels, chances, told)[metric]
+
+    thresholds, best = np.ones(classes), reach(chances.argmax(1))
+    for _ in range(ROUNDS):
+        before = best
+        for index in range(classes):
+            rivals = chances / thresholds
+            rivals[:, index] = 0
+            for candidate in _crossings(chances[:, index], rivals.max(1)):
+                tried = thresholds.copy()
+                tried[index] = candidate
+                if (reached := reach(decide(chances, tried))) > best + 1e-12:
+                    thresholds, best = tried, reached
+        if best == before:
+            break
+    return thresholds / thresholds.sum()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy"])
+@pytest.mark.parametrize("ties", [True, False])
+def test_thresholds_are_those_that_a_decision_about_all_rows_for_each_candidate_finds(classes, metric, ties):
+    moved = 0
+    for seed in range(4):
+        labels, chances = drawn(60 + 40 * seed, classes, seed, sharp=1.5)
+        chances = chances * np.random.default_rng(seed).uniform(0.3, 3, classes)
+        chances = chances.round(1) if ties else chances.astype(np.float32)
+        found = fit_thresholds(chances, labels, metric)
+        assert found.tolist() == brute_force(chances, labels, metric).tolist()
+        moved += not np.allclose(found, 1 / classes)
+    assert moved
+
+
+def test_thresholds_of_a_single_class_and_of_many_are_found():
+    assert fit_thresholds(np.ones((5, 1)), np.zeros(5, int)).tolist() == [1.0]
+    labels, chances = drawn(600, 150)
+    assert fit_thresholds(chances, labels).shape == (150,)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_where_abstaining_on_all_pays_no_row_is_answered_however_sure(kind):
+    confidence = np.array([0.5, 0.6, 1.0], kind)
+    threshold = fit_abstention(confidence, np.zeros(3, bool), np.ones(3, bool))
+    assert not (confidence >= threshold).any()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_threshold_between_neighbouring_numbers_parts_them(kind):
+    low = kind(0.7)
+    confidence = np.array([low, np.nextafter(low, kind(1))], kind)
+    threshold = precision_threshold(confidence, np.array([False, True]), 1.0)
+    assert (confidence >= threshold).tolist() == [False, True]
 
 
 def test_abstention_is_fitted_where_it_pays():

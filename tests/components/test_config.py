@@ -381,6 +381,10 @@ def test_any_accepted_train_section_survives_flat_parameters_and_json_that_knows
             ["train.batch_size=7", "train.distributed.nodes=2", "train.distributed.gpus_per_node=4"],
             "train.batch_size: 7 given; at least 1 for each of the 8 processes of train.distributed",
         ),
+        (
+            ["register.name=topics.moves"],
+            "register.name: 'topics.moves' given; names that end in .moves hold histories of models",
+        ),
         (["data.label_column=text"], "data.label_column: 'text' given; must differ from data.text_column"),
         (["data.validation_share=0"], "data.validation_share: 0 given; must be above 0, or data.validation given"),
         (

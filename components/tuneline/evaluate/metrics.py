@@ -145,6 +145,7 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Estimate
     if not occurring:
         return {}
     influence, value = np.zeros((2, rows)), np.zeros(2)
+    fewer = [int(min(count, rows - count)) for count in (np.count_nonzero(labels == index) for index in occurring)]
     for index in occurring:
         for which, function in enumerate((_area, _precision)):
             of_class, of_rows = function(labels == index, probabilities[:, index])
@@ -152,17 +153,23 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Estimate
             influence[which] += of_rows / len(occurring)
     deviations = np.sqrt((influence**2).sum(1))
     names = ("roc_auc", "average_precision")
-    return {name: _on_logits(*pair) for name, *pair in zip(names, value.tolist(), deviations.tolist(), strict=True)}
+    each = zip(names, value.tolist(), deviations.tolist(), strict=True)
+    return {name: _on_logits(mean_of, deviation, fewer) for name, mean_of, deviation in each}
 
 
-def _on_logits(value: float, deviation: float) -> Estimate:
+def _on_logits(value: float, deviation: float, fewer: list[int]) -> Estimate:
+    """The interval of a mean over classes, each with so many rows on its rarer side.
+
+    Where no row has an influence, as where all are ranked right, it is that of shares of the rarer sides (Wilson).
+    """
     import numpy as np
 
     from tuneline.statistics import Z
 
     slope = value * (1 - value)
     if slope <= 0 or deviation == 0:
-        return Estimate(value, value, value)
+        low, high = (float(end.mean()) for end in wilson(value * np.array(fewer), fewer))
+        return Estimate(value, min(low, value), max(high, value))
     odds = np.log(value / (1 - value)) + np.array([-Z, Z]) * deviation / slope
     low, high = 1 / (1 + np.exp(-odds))
     return Estimate(value, float(low), float(high))

@@ -10,6 +10,7 @@ from tuneline.artifacts import PreparedData
 from tuneline.evaluate import examples, figures, matrix, words
 from tuneline.evaluate.findings import Evaluation, TestSet
 from tuneline.predictions import Predictions
+from tuneline.statistics import Comparison
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,11 +110,13 @@ def _scores(result: Evaluation) -> list[dict[str, Any]]:
 
 
 def _rivals(result: Evaluation) -> list[dict[str, Any]]:
-    """What the model was compared with on the same rows: name, and statistics.Comparison."""
-    found = [{"name": "the linear baseline"} | result.against_baseline]
+    """What the model was compared with: name, and statistics.Comparison, of accuracy the interval that decides."""
+    found = {"the linear baseline": result.against_baseline}
     if compared := result.champion.get("compared"):
-        found.append({"name": f"the champion {result.champion['name']}/{result.champion['version']}"} | compared)
-    return found
+        found[f"the champion {result.champion['name']}/{result.champion['version']}"] = compared
+    return [
+        {"name": name} | of | {"accuracy_difference": Comparison.load(of).difference()} for name, of in found.items()
+    ]
 
 
 def _slices(result: Evaluation) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tuneline.artifacts import PreparedData
 from tuneline.evaluate.findings import Evaluation
+from tuneline.statistics import Comparison
 
 _KEPT = {
     "head": "its first {} tokens",
@@ -68,7 +69,7 @@ def metric(name: str) -> Metric:
 def verdict(result: Evaluation) -> str:
     """What the page says first: how often it is right, and how that stands against the linear baseline."""
     told = _right(result)
-    kind, points = _against(result.against_baseline["accuracy_difference"])
+    kind, points = _against(result.against_baseline)
     if kind == "even":
         return f"{told}: no difference to the linear baseline is shown ({points})."
     return f"{told}: {kind} than the linear baseline, by {points}."
@@ -77,7 +78,7 @@ def verdict(result: Evaluation) -> str:
 def kind(result: Evaluation) -> str:
     """worse than the baseline or the champion, better than one of them, or even with all that it was compared with."""
     compared = [result.against_baseline, *filter(None, [result.champion.get("compared")])]
-    found = {_against(one["accuracy_difference"])[0] for one in compared}
+    found = {_against(one)[0] for one in compared}
     return next(kind for kind in ("worse", "better", "even") if kind in found)
 
 
@@ -105,20 +106,21 @@ def against_champion(champion: dict[str, Any]) -> str:
     name = f"the champion {champion['name']}/{champion['version']}"
     if champion["note"]:
         return f"Not compared with {name}: {champion['note']}."
-    kind, points = _against(champion["compared"]["accuracy_difference"])
+    kind, points = _against(champion["compared"])
     if kind == "even":
         return f"No difference to {name} is shown ({points})."
     return f"{kind.capitalize()} than {name}, by {points}."
 
 
-def _against(difference: list[float]) -> tuple[str, str]:
-    """better, worse or even, as the paired interval allows, and by how many points."""
-    value, least, most = (100 * number for number in difference)
-    if least > 0:
+def _against(compared: dict[str, Any]) -> tuple[str, str]:
+    """better, worse or even, as the gate has it (Comparison.better), and by how many points."""
+    found = Comparison.load(compared)
+    value, least, most = (100 * number for number in found.difference())
+    if found.better():
         return "better", f"{least:.1f} to {most:.1f} points"
-    if most < 0:
+    if found.worse():
         return "worse", f"{-most:.1f} to {-least:.1f} points"
-    return "even", f"{value:+.1f} points, {least:+.1f} to {most:+.1f}"
+    return "even", f"{value:+.1f} points, {least:+.1f} to {most:+.1f}, p = {found.p_value:.2g}"
 
 
 def decision(found: dict[str, Any], estimates: dict[str, list[float]]) -> str:

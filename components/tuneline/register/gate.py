@@ -85,14 +85,17 @@ def _limits(metrics: dict[str, float], rules: Rules) -> Iterator[Verdict]:
 
 
 def _against_baseline(evidence: Evidence, rules: Rules) -> Iterator[Verdict]:
-    from tuneline.statistics import compare
+    from tuneline.statistics import ALPHA, compare
 
     if rules.beats_baseline:
         rows = evidence.predictions
         found = compare(rows.labels, rows.answers, rows.baseline, len(rows.names))
         model, baseline = (estimate.value for estimate in found.accuracy)
         told = f"{model:.4f} against the baseline's {baseline:.4f} ({_counted(found)})"
-        yield Verdict("beats_baseline", found.better(), told)
+        if not (passed := found.better()):
+            low = 100 * found.difference().low
+            told += f", needs p of at most {ALPHA:.3g} and a lower end above 0 points, which is {low:+.2f}"
+        yield Verdict("beats_baseline", passed, told)
 
 
 def _against_champion(evidence: Evidence, rules: Rules) -> Iterator[Verdict]:
@@ -132,16 +135,17 @@ def _champion(evidence: Evidence) -> np.ndarray:
 
 
 def _paired(found: Comparison, evidence: Evidence, rules: Rules) -> Verdict:
+    from tuneline.statistics import ALPHA
+
     better = rules.champion == "better"
     passed = found.better(rules.metric) if better else found.not_worse(rules.margin, rules.metric)
     macro = rules.metric == "macro_f1"
-    difference = found.macro_f1_difference if macro else found.accuracy_difference
-    value, low, high = (100 * number for number in difference)
-    wanted = "above 0" if better else f"above -{100 * rules.margin:g}"
+    value, low, high = (100 * number for number in found.difference(rules.metric))
+    wanted = f"above 0 and p at most {ALPHA:.3g}" if better else f"above -{100 * rules.margin:g}"
     told = [
         f"{rules.metric} {value:+.2f} points [{low:+.2f}, {high:+.2f}] against champion version "
         f"{evidence.champion_version}, lower end needs to be {wanted}",
-        _counted(found),
+        _counted(found, rules.metric),
     ]
     if not passed and not better and value > -100 * rules.margin and not macro:
         told.append(f"about {found.needed(rules.margin)} rows would show it of an equal model")
@@ -155,10 +159,11 @@ def _times(before: int) -> str:
     return f"this test set has decided {before} time{'' if before == 1 else 's'} before"
 
 
-def _counted(found: Comparison) -> str:
-    return (
-        f"right alone in {found.wins} and {found.losses} of {found.rows} rows, exact McNemar p = {found.p_better:.2g}"
-    )
+def _counted(found: Comparison, metric: str = "accuracy") -> str:
+    """Of how many rows the difference consists, and the p-value by which `better` is decided."""
+    macro = metric == "macro_f1"
+    p = f"randomization p = {found.p_better_macro_f1:.2g}" if macro else f"exact McNemar p = {found.p_better:.2g}"
+    return f"right alone in {found.wins} and {found.losses} of {found.rows} rows, {p}"
 
 
 def _slices(rows: Predictions, champion: np.ndarray) -> Verdict:

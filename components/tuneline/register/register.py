@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tuneline import lineage, registry
 from tuneline.artifacts import Decision, read_json, write_json
 from tuneline.config import RegisterConfig
+from tuneline.errors import InputError, without_credentials
 from tuneline.predictions import CHAMPION, TRAINING_FILE, Predictions, load_training_keys
 from tuneline.progress import say
 from tuneline.recipe import from_flat
@@ -19,6 +20,7 @@ from tuneline.register.gate import Evidence, Verdict, judge
 from tuneline.register.serving import stock_arguments
 from tuneline.step import Artifact, step
 from tuneline.tracking import StepRun
+from tuneline.trouble import trouble
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,21 +53,22 @@ def register(evaluation: Path, model: Path, settings: RegisterConfig, out: Path,
     verdicts = judge(evidence, settings.rules)
     passed = all(verdict.passed for verdict in verdicts)
     tags = {
-        "tuneline.gate": "passed" if passed else "refused",
+        registry.GATE: registry.PASSED if passed else registry.REFUSED,
         "tuneline.data_sha256": decision.data_sha256,
         "tuneline.base_model": decision.base_model,
         lineage.SERVING: "; ".join(decision.beyond_stock()) or lineage.STOCK,
         lineage.STOCK_ARGUMENTS: stock_arguments(model),
         registry.TEST_SET: evidence.predictions.facts.get("test_sha256", ""),
-        **{f"tuneline.gate.{verdict.rule}": _outcome(verdict) for verdict in verdicts},
+        **{f"{registry.GATE}.{verdict.rule}": _outcome(verdict) for verdict in verdicts},
         **{f"tuneline.metric.{name}": f"{value:.6f}" for name, value in metrics.items()},
     }
     version = registry.add_version(run, settings.name, model, tags, evaluation)
-    aliases = registry.set_aliases(settings.name, version) if passed else []
+    aliases = (registry.set_aliases if passed else registry.withdraw)(settings.name, version)
     result = RegisteredVersion(settings.name, version, aliases, [asdict(verdict) for verdict in verdicts])
     write_json(out, asdict(result))
-    held = ", ".join(aliases) or "no alias: " + "; ".join(v.evidence for v in verdicts if not v.passed)
-    say(f"[register] {settings.name} version {version} ({held})")
+    held = ", ".join(aliases) or "no alias"
+    refused = ": " + "; ".join(verdict.evidence for verdict in verdicts if not verdict.passed) if not passed else ""
+    say(f"[register] {settings.name} version {version} ({held}{refused})")
     return result
 
 
@@ -85,9 +88,7 @@ def _evidence(
     if (compared.get("name"), compared.get("version")) == (champion.name, version):
         answers, training = _handed(evaluation / CHAMPION, note)
     else:
-        answers = lineage.answers_on(run.api, champion, mine.facts)
-        training = lineage.training_keys_of(run.api, champion)
-        note = "it became champion after this model was evaluated"
+        answers, training, note = _stored(run, champion, mine)
     return Evidence(metrics, mine, answers, version, training, note, before)
 
 
@@ -95,6 +96,17 @@ def _handed(folder: Path, note: str) -> tuple[Predictions | None, np.ndarray | N
     """The champion's answers and training keys, as evaluate has left them."""
     answers = None if note else Predictions.load(folder)
     return answers, load_training_keys(folder) if (folder / TRAINING_FILE).is_file() else None
+
+
+def _stored(run: StepRun, champion: Any, mine: Predictions) -> tuple[Predictions | None, np.ndarray | None, str]:
+    """The same of a champion that evaluate did not meet, from its run, and why there may be none."""
+    note = "it became champion after this model was evaluated"
+    try:
+        answers = lineage.answers_on(run.api, champion, mine.facts)
+        return answers, lineage.training_keys_of(run.api, champion), note
+    except Exception as error:  # whatever it is, it is the champion's trouble and not this model's
+        why = "damaged" if isinstance(error, InputError) else trouble(error) or f"{type(error).__name__}: {error}"
+        return None, None, without_credentials(f"{note}, and what is stored of it cannot be read: {why}")[:500]
 
 
 def _outcome(verdict: Verdict) -> str:

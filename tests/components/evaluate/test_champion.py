@@ -203,6 +203,28 @@ def test_a_champion_of_pairs_or_of_texts_is_not_asked_the_other(desk, tiny_check
     assert "the model answers single texts" in Evaluation.load(evaluation).champion["note"]
 
 
+@pytest.mark.parametrize("damage", ["garbage", "a deleted run"])
+def test_a_damaged_champion_that_came_after_the_evaluation_fails_no_run(desk, later, prepared, trained, damage):
+    evaluation = desk.evaluate(*later)
+    second = desk.evaluate(prepared, trained)
+    desk.register(second, trained)
+    desk.store.set_registered_model_alias("desk", "champion", "2")
+    version = desk.store.get_model_version("desk", "2")
+    run = desk.store.get_run(version.run_id)
+    if damage == "garbage":
+        (stored,) = Path(urlsplit(run.info.artifact_uri).path).glob("evaluation-*/predictions.npz")
+        stored.write_bytes(b"garbage")
+        told = "damaged"
+    else:
+        desk.store._tracking_client.store._hard_delete_run(version.run_id)  # as `mlflow gc` does
+        told = "MLflow"
+    verdict = desk.register(evaluation, later[1])["tuneline.gate.not_worse"]
+    assert verdict.startswith("refused: comparison refused: the champion (version 2) has no predictions on this test")
+    note = "it became champion after this model was evaluated, and what is stored of it cannot be read: "
+    assert told in verdict.partition(note)[2]
+    assert "npz" not in verdict  # a folder that is gone by then
+
+
 def test_a_champion_that_came_after_the_evaluation_is_told(desk, later, prepared, trained):
     evaluation = desk.evaluate(*later)
     desk.register(desk.evaluate(prepared, trained), trained)

@@ -99,6 +99,16 @@ def test_what_is_all_right_is_not_told_to_be_certain():
         assert found[name].low == pytest.approx(0.940, abs=1e-3)
 
 
+@pytest.mark.parametrize(("rare", "low"), [(30, 0.886), (5, 0.566), (1, 0.207)])
+def test_a_ranking_without_a_fault_is_as_uncertain_as_its_rarer_side_is_small(rare, low):
+    labels = np.array([0] * (60 - rare) + [1] * rare)
+    for found in ranking(labels, np.eye(2)[labels]).values():
+        assert found == (1.0, pytest.approx(low, abs=1e-3), 1.0)
+    assert ranking(labels, np.eye(2)[1 - labels])["roc_auc"] == (0.0, 0.0, pytest.approx(1 - low, abs=1e-3))
+    alike = ranking(labels, np.full((60, 2), 0.5))["roc_auc"]
+    assert alike.low < alike.value == 0.5 < alike.high
+
+
 def test_rows_of_one_class_have_no_ranking():
     assert ranking(np.zeros(5, int), np.full((5, 2), 0.5)) == {}
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from tests.components.evaluate.test_metrics import drawn
 from tuneline.artifacts import PreparedData
+from tuneline.config import Rules
+from tuneline.evaluate import words
 from tuneline.evaluate.examples import doubtful, errors
 from tuneline.evaluate.findings import TestSet, find
 from tuneline.evaluate.matrix import READABLE, drawing, picture, shown
 from tuneline.evaluate.report import write_page
 from tuneline.evaluate.slices import parts
-from tuneline.predictions import NONE, keys
+from tuneline.predictions import NONE, Predictions, keys
+from tuneline.register.gate import Evidence, judge
+from tuneline.statistics import compare
 
 ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} <img src=x onerror=alert(1)>"
 SPEED = {
@@ -132,7 +138,7 @@ def test_an_answer_that_was_not_given_is_no_error_to_read():
         (None, r"better than the linear baseline, by \d+\.\d to \d+\.\d points"),
         (
             lambda chances: chances,
-            r"no difference to the linear baseline is shown \(\+0\.0 points, -\d\.\d to \+\d\.\d\)",
+            r"no difference to the linear baseline is shown \(\+0\.0 points, -\d\.\d to \+\d\.\d, p = 1\)",
         ),
     ],
 )
@@ -141,6 +147,21 @@ def test_the_verdict_says_what_the_paired_interval_allows(tmp_path, baseline, to
     assert re.search(told, text)
     worse, _ = page(tmp_path, 600, 3, lambda chances: np.eye(3)[drawn(600, 3)[0]])
     assert "worse than the linear baseline, by" in worse
+
+
+@pytest.mark.parametrize(("wins", "verdict"), [(5, "even"), (6, "better")])
+def test_the_page_calls_better_what_the_gate_does(wins, verdict):
+    labels = np.array([0, 1] * 50)
+    rival = labels.copy()
+    rival[:wins] ^= 1
+    compared = json.loads(json.dumps(asdict(compare(labels, labels, rival, 2))))
+    evidence = Evidence(
+        {}, Predictions(["a", "b"], keys([str(row) for row in range(100)]), labels, labels, labels, labels, rival, {})
+    )
+    (gate,) = judge(evidence, Rules(champion="ignore", slices=False))
+    kind, points = words._against(compared)
+    assert (kind, gate.passed) == (verdict, verdict == "better")
+    assert ("p = 0.062" in points) == (verdict == "even")
 
 
 def test_probes_ask_with_the_second_text_of_each_row():

@@ -121,8 +121,9 @@ def test_a_champion_is_judged_by_the_rows_in_which_the_two_differ(champion_wrong
 def test_the_verdict_on_the_champion_tells_difference_interval_test_and_how_often_the_test_set_was_used():
     (verdict,) = judge(against(predictions(1000, range(160)), decided_before=1), rules(champion="better"))
     assert verdict.evidence == (
-        "accuracy +6.00 points [+4.69, +7.65] against champion version 3, lower end needs to be above 0; right alone "
-        "in 60 and 0 of 1000 rows, exact McNemar p = 8.7e-19; this test set has decided 1 time before"
+        "accuracy +6.00 points [+4.69, +7.65] against champion version 3, lower end needs to be above 0 and p at most "
+        "0.025; right alone in 60 and 0 of 1000 rows, exact McNemar p = 8.7e-19; this test set has "
+        "decided 1 time before"
     )
 
 
@@ -155,14 +156,19 @@ TIMES = "right alone in {} rows, exact McNemar p = {}; {}this test set has decid
             + TIMES.format("0 and 2 of 100", "1", ""),
         ),
         (  # the rows that would show it are of the test on accuracy
-            range(2), range(2), {"champion": "not_worse", "margin": 0.0001, "metric": "macro_f1"},
-            "macro_f1 +0.00 points [+0.00, +0.00] against champion version 3, lower end needs to be above -0.01; "
-            + TIMES.format("0 and 0 of 100", "1", ""),
+            range(2), range(2), {"champion": "not_worse", "margin": 0.01, "metric": "macro_f1"},
+            "macro_f1 +0.00 points [-3.57, +3.57] against champion version 3, lower end needs to be above -1; "
+            + TIMES.format("0 and 0 of 100", "1", "").replace("exact McNemar", "randomization"),
         ),
         (
             range(2), range(2), {"champion": "better"},
-            "accuracy +0.00 points [-3.70, +3.70] against champion version 3, lower end needs to be above 0; "
-            + TIMES.format("0 and 0 of 100", "1", ""),
+            "accuracy +0.00 points [-3.70, +3.70] against champion version 3, lower end needs to be above 0 and p at "
+            "most 0.025; " + TIMES.format("0 and 0 of 100", "1", ""),
+        ),
+        (  # refused by the test, and the sentence tells its bound
+            range(0), range(5), {"champion": "better"},
+            "accuracy +5.00 points [+1.12, +11.18] against champion version 3, lower end needs to be above 0 and p at "
+            "most 0.025; " + TIMES.format("5 and 0 of 100", "0.031", ""),
         ),
     ],
 )  # fmt: skip
@@ -180,6 +186,31 @@ def test_rows_that_would_show_it_are_told_up_to_the_margin_itself(losses, told):
     )
     assert not verdict.passed
     assert ("would show it" in verdict.evidence) == told
+
+
+def test_the_interval_that_is_told_is_the_one_that_decides():
+    # Tango's interval ends at -0.84 points and the bootstrap's at -1: the farther one refuses
+    model, champion = predictions(300, range(10)), predictions(300, range(100, 118))
+    (verdict,) = judge(against(champion, model), rules(champion="not_worse", margin=0.009))
+    assert not verdict.passed
+    assert verdict.evidence.startswith("accuracy +2.67 points [-1.00, ")
+
+
+def test_a_baseline_that_is_not_beaten_tells_what_was_missing():
+    (verdict,) = judge(Evidence(METRICS, predictions(100, (), range(5))), rules(beats_baseline=True))
+    assert verdict == Verdict(
+        "beats_baseline", False,
+        "1.0000 against the baseline's 0.9500 (right alone in 5 and 0 of 100 rows, exact McNemar p = 0.031), needs p "
+        "of at most 0.025 and a lower end above 0 points, which is +1.12",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_four_rows_that_two_models_answer_alike_show_nothing(metric):
+    model = predictions(4, ())
+    assert not judge(against(model, model), rules(champion="not_worse", margin=0.3, metric=metric))[0].passed
+    two = predictions(2, ())
+    assert not judge(against(predictions(2, range(2)), two), rules(champion="better", metric=metric))[0].passed
 
 
 def test_a_macro_f1_that_is_not_shown_names_no_rows_which_were_counted_for_accuracy():

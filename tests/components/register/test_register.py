@@ -131,6 +131,48 @@ def test_a_retried_step_of_a_pipeline_gives_the_same_version(store, submit, tmp_
     assert len(store.search_model_versions("name = 'desk'")) == 2
 
 
+@pytest.mark.parametrize("first", [STRICT, DESK], ids=["refused first", "passed first"])
+def test_a_retried_step_with_another_verdict_leaves_its_tags_and_aliases(store, submit, tmp_path, monkeypatch, first):
+    # as where the champion was moved between the attempts of a pod
+    submit()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {train: a.csv}\n")
+    monkeypatch.setenv(PARENT, open_pipeline_run("desk", None, {}, recipe, None)[0])
+    again = DESK if first is STRICT else STRICT
+    assert [submit(first).version, submit(again).version] == ["2", "2"]
+    tags = store.get_model_version("desk", "2").tags
+    passed = again is DESK
+    assert tags["tuneline.gate"] == ("passed" if passed else "refused")
+    assert ("tuneline.gate.min_accuracy" in tags) == (not passed)
+    assert "tuneline.gate.not_worse" in tags
+    assert aliases(store) == {"challenger": "2" if passed else "1", "champion": "1"}
+
+
+def test_a_refusal_on_a_retry_leaves_no_challenger_where_no_other_version_passed(store, submit, tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: {train: a.csv}\n")
+    monkeypatch.setenv(PARENT, open_pipeline_run("desk", None, {}, recipe, None)[0])
+    submit()
+    assert submit(STRICT).aliases == ["champion"]  # which people move
+    assert aliases(store) == {"champion": "1"}
+
+
+def test_of_two_steps_that_pass_at_once_the_later_version_is_challenger_whoever_writes_last(store, submit, monkeypatch):
+    from mlflow import MlflowClient
+
+    point, late = MlflowClient.set_registered_model_alias, iter([True])
+
+    def overtaken(self, name, alias, version):
+        if next(late, False):  # between the reading and the writing of this step another registers and points
+            submit()
+        point(self, name, alias, version)
+
+    submit()
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
+    assert submit().aliases == []
+    assert aliases(store) == {"challenger": "3", "champion": "1"}
+
+
 def test_a_version_that_was_made_twice_because_an_answer_was_lost_is_kept_once(store, submit, monkeypatch):
     from mlflow import MlflowClient
 
