@@ -102,8 +102,8 @@ def _paired(first: Side, second: Side) -> tuple[dict[str, Any] | None, str]:
         "rows": found.rows,
         "only_first_right": found.losses,
         "only_second_right": found.wins,
-        "accuracy_difference": found.accuracy_difference._asdict(),
-        "macro_f1_difference": found.macro_f1_difference._asdict(),
+        "accuracy_difference": found.difference()._asdict(),
+        "macro_f1_difference": found.difference("macro_f1")._asdict(),
         "p_value": found.p_value,
     }, ""
 
