@@ -17,6 +17,26 @@ from tuneline.config import SECTIONS, Recipe, Section
 from tuneline.errors import InputError, without_credentials
 
 S = TypeVar("S", bound=Section)
+SHOWN = 200
+"""Characters of a refused value that a message shows."""
+
+
+class _TwiceError(Exception):
+    """A key stands twice in one mapping."""
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML's own loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and seen.setdefault(key.value, line) != line:
+                raise _TwiceError(
+                    f"line {line}: {key.value!r} stands in line {seen[key.value]} already; put both into one"
+                )
+        return super().construct_mapping(node, deep)
 
 
 def validate(schema: type[S], values: Any, where: str = "") -> S:
@@ -66,7 +86,11 @@ def _explain(schema: type[Section], problem: Any, where: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a section as a whole
         return f"{key}.{message}"
-    return f"{key}: {without_credentials(repr(problem['input']))} given; {message[0].lower()}{message[1:]}"
+    given = repr(problem["input"])
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        message += "; quote it"
+    shown = given if len(given) <= SHOWN else f"{given[:SHOWN]}…"
+    return f"{key}: {without_credentials(shown)} given; {message[0].lower()}{message[1:]}"
 
 
 def _keys(schema: type[Section], path: list[str]) -> list[str]:
@@ -122,16 +146,19 @@ def read_mapping(path: Path, name: str, schema: type[Section]) -> dict[str, Any]
         InputError: it is missing or no YAML mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); give a YAML file") from None
+    except _TwiceError as error:
+        raise InputError(f"{name}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-13-41
         raise InputError(f"{name}: not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise InputError(
-            f"{name}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(_keys(schema, []))})"
-        )
-    return tree
+    except RecursionError:
+        raise InputError(f"{name}: not a YAML file: nested too deeply") from None
+    if isinstance(tree, dict):  # a section whose keys are all commented out
+        empty = {key for key, value in tree.items() if value is None and _section_in(_field(schema, str(key)))}
+        return {key: value for key, value in tree.items() if key not in empty}
+    raise InputError(f"{name}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(_keys(schema, []))})")
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

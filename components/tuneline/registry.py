@@ -254,7 +254,25 @@ def find(reference: str) -> Any:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise InputError(f"{reference}: not in the registry; registered models: {_known(api)}") from None
+        raise InputError(f"{reference}: {_missing(api, name, alias if at else '', version)}") from None
+
+
+def _missing(api: MlflowClient, name: str, alias: str, version: str) -> str:
+    """Why a reference names no version, and what does."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        api.get_registered_model(name)
+    except MlflowException:
+        return f"not in the registry; registered models: {_known(api)}"
+    found = sorted(int(one.version) for one in api.search_model_versions(f"name = '{name}'"))
+    if not found:
+        return "the registered model has no version yet"
+    shown = ", ".join(map(str, found[-5:]))
+    if not alias:
+        return f"no version {version}; the latest: {shown}"
+    made = f", or make it champion: tuneline promote {name}/{found[-1]}" if alias == ledger.CHAMPION else ""
+    return f"no version has the alias {alias}; the latest: {shown}; name one as {name}/{found[-1]}{made}"
 
 
 def champion(name: str) -> Any | None:

@@ -54,7 +54,8 @@ def trouble(error: BaseException) -> str | None:
     if package in _STORAGE:
         return without_credentials(f"S3: {text}")[:500]
     if said := _of_database(error):
-        return without_credentials(f"the study's database: {' '.join(said.split())}")[:500]
+        whose = "the study's database" if package == "optuna" else "the database"  # a study's, or MLflow's own
+        return without_credentials(f"{whose}: {' '.join(said.split())}")[:500]
     if package != "mlflow" and not (package in _CLIENTS and "/mlflow" in text):
         return None
     return without_credentials(f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {_meaning(text)}")[:500]

@@ -34,7 +34,9 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A recipe that ships, or a YAML file.")] = "quickstart",
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
     docker: Annotated[bool, typer.Option("--docker", help="Each step in its container, not as a process.")] = False,
-    network: Annotated[str, typer.Option(help="With --docker: the Docker network of the containers.")] = "bridge",
+    network: Annotated[
+        str | None, typer.Option(help="With --docker: the Docker network of the containers; bridge if not given.")
+    ] = None,
     as_json: JSON = False,
 ) -> None:
     """Run the pipeline on this machine: prepare, train, evaluate, register.
@@ -43,6 +45,8 @@ def run(
     """
     from tuneline_pipelines.recipes import load
 
+    if network and not docker:
+        raise InputError(f"--network: {network!r} given; it is for --docker")
     chosen = load(recipe, overrides or [])
     from tuneline_pipelines.local import StepFailed
     from tuneline_pipelines.local import run as run_pipeline
@@ -53,7 +57,7 @@ def run(
     if docker:
         from tuneline_pipelines.containers import Containers
 
-        containers = Containers(network)
+        containers = Containers(network or "bridge")
     try:
         with LiveSteps(told) as live:
             result = run_pipeline(chosen, open_state(), live.tell, containers)
@@ -277,12 +281,20 @@ def cancel(
 @verb
 def ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this project's store, until Ctrl-C."""
+    import socket
+
     from tuneline_pipelines.state import close_abandoned, open_state
 
     state = open_state()
     if state.tracking_uri.startswith("http"):
         told.print(f"MLflow UI: {without_credentials(state.tracking_uri)} (MLFLOW_TRACKING_URI)", markup=False)
         return
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"--port {port}: {error.strerror}; name another one") from None
     close_abandoned(state)
     # MLflow's UI begins with its tools for language models unless told otherwise.
     told.print(

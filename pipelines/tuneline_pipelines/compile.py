@@ -14,6 +14,9 @@ from tuneline.errors import InputError, NotHereError
 from tuneline_pipelines import images
 from tuneline_pipelines.resources import Profile, apply
 
+_PIPELINE = b"# PIPELINE DEFINITION"
+"""How a file that KFP compiled begins."""
+
 
 def compile_pipeline(out: Path, recipe: Recipe | None, profile: Profile | None = None) -> list[str]:
     """Write the IR; a recipe's values become the parameters' defaults, a profile what the cluster is asked for.
@@ -151,11 +154,22 @@ def _steps(profile: Profile | None, nodes: int = 1) -> Callable[[str, Any], None
     return images.configure(known, partial(apply, profile, nodes=nodes) if profile else None)
 
 
+def check_output(out: Path) -> None:
+    """Refuse to write over what is no pipeline.
+
+    Raises:
+        InputError: it is no YAML file's name, or a recipe, a profile or another file lies there.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
+    if out.is_file() and (start := out.read_bytes()[: len(_PIPELINE)]) and start != _PIPELINE:
+        raise InputError(f"--output: {out}: holds something other than a pipeline; name another file, or remove it")
+
+
 def _write(pipeline: Any, out: Path, arguments: dict[str, Any]) -> list[str]:
     from kfp import compiler
 
-    if out.suffix not in (".yaml", ".yml"):
-        raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
+    check_output(out)
     try:
         compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     except OSError as error:

@@ -28,7 +28,9 @@ def compile_(
     recipe: Annotated[str | None, typer.Argument(help="Its values become the parameters' defaults.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
-    profile: Annotated[Path | None, typer.Option(help="What the cluster is asked for: a YAML file.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(envvar="TUNELINE_PROFILE", help="What the cluster is asked for: a YAML file.")
+    ] = None,
     pipeline: Annotated[
         Pipeline, typer.Option(help="Which one; batch-predict takes no recipe, sweep one and a profile.")
     ] = Pipeline.FINETUNE,

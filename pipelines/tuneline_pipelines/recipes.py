@@ -34,5 +34,6 @@ def load(recipe: str, overrides: list[str]) -> Recipe:
         return load_recipe(Path(recipe), overrides)
     known = shipped()
     if recipe not in known:
-        raise InputError(f"{recipe}: no such recipe; give a .yaml file or one of: {', '.join(known)}")
+        data = f"; data stands behind it: text data.train={recipe}" if Path(recipe).suffix else ""
+        raise InputError(f"{recipe}: no such recipe; give a .yaml file or one of: {', '.join(known)}{data}")
     return load_recipe(known[recipe], overrides)

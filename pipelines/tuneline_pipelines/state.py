@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneline.errors import without_credentials
+from tuneline.errors import InputError, without_credentials
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,28 @@ class State:
 
 def home() -> Path:
     """The state folder, whether it is there or not."""
-    return Path(os.environ.get("TUNELINE_HOME", ".tuneline")).absolute()
+    return Path(os.environ.get("TUNELINE_HOME") or ".tuneline").absolute()
 
 
 def open_state() -> State:
     """The state folder, made where there is none; sets MLFLOW_TRACKING_URI for this process and its steps.
 
     Raises:
+        InputError: the folder cannot be made, or the store in it is no SQLite database.
         ServiceError: MLFLOW_TRACKING_URI names a server that does not answer.
     """
     folder = home()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"TUNELINE_HOME: {folder}: cannot be made ({error.strerror}); name a folder") from None
+    if not (ignored := folder / ".gitignore").exists() and not Path.cwd().is_relative_to(
+        folder
+    ):  # else it is a project's
+        ignored.write_text("*\n", encoding="utf-8")
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None if uri else (folder / "artifacts").as_uri()
-    uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+    uri = uri or _local_store(folder / "mlflow.db")
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -65,6 +74,25 @@ def open_state() -> State:
 
     check_server()
     return State(folder, uri, artifacts)
+
+
+def _local_store(file: Path) -> str:
+    """The URI of a store in a file.
+
+    Raises:
+        InputError: the file is there, and no SQLite database that can be opened.
+    """
+    if sign := next((sign for sign in "?%" if sign in str(file)), None):  # they mean something in a URI
+        raise InputError(f"TUNELINE_HOME: {file.parent}: {sign!r} found in the path; name a folder without it")
+    if file.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{file}: no SQLite database that can be read ({error}); bring back a copy, or move it away"
+            ) from None
+    return f"sqlite:///{file}"
 
 
 def owner() -> str:

@@ -268,6 +268,33 @@ def test_a_recipe_that_is_no_yaml_is_refused_in_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("data: {train: a.csv}\ntrain:\n  epochs: 1\ntrain:\n  seed: 2\n", "line 4: 'train' stands in line 2 already"),
+        ("data:\n  train: a.csv\n  train: b.csv\n", "line 3: 'train' stands in line 2 already"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_and_not_the_last_taken(tmp_path, text, told):
+    assert refusal(tmp_path, text).endswith(f"recipe.yaml: {told}; put both into one")
+
+
+def test_a_section_whose_keys_are_all_commented_out_has_the_defaults(tmp_path):
+    recipe = load(tmp_path, "data: {train: a.csv}\ntrain:\n  # epochs: 3\nregister:\n")
+    assert (recipe.train, recipe.register_) == (TrainConfig(), RegisterConfig())
+
+
+def test_what_is_nested_without_end_or_endlessly_long_is_one_short_line(tmp_path):
+    aliases = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 7))
+    for text in ("data: " + "[" * 3000, f"a0: &a0 x\n{aliases}data: {{train: *a6}}\n"):
+        assert len(refusal(tmp_path, text)) < 1000
+
+
+def test_labels_that_yaml_takes_for_truth_are_told_to_be_quoted(tmp_path):
+    told = "data.label_order.0: True given; input should be a valid string; quote it"
+    assert refusal(tmp_path, "data: {train: a.csv, label_order: [yes, no]}").startswith(told)
+
+
 @pytest.mark.parametrize("name", ["absent.yaml", "."])
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path, name):
     with pytest.raises(InputError, match="cannot be read") as caught:

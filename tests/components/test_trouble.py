@@ -135,7 +135,7 @@ def test_a_study_s_database_that_is_away_is_one_line_without_its_password(tmp_pa
 
     there = sqlalchemy.create_engine(f"postgresql+psycopg2://me:hunter2@127.0.0.1:{free_port()}/studies")
     line = trouble(raised(there.connect)) or ""
-    assert line.startswith("the study's database: ")
+    assert line.startswith("the database: ")
     assert "Connection refused" in line
     assert "hunter2" not in line
     assert "\n" not in line

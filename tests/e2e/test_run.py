@@ -166,7 +166,7 @@ def test_the_service_answers_over_http_as_the_file_was_labelled(shared: Project,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["reviews@production", "new.csv"], "reviews@production: not in the registry; registered models: reviews"),
+        (["reviews@production", "new.csv"], "reviews@production: no version has the alias production; the latest: 1"),
         (["reviews", "new.csv"], "write MODEL@alias or MODEL/VERSION"),
         (["reviews@champion", "none.csv"], "none.csv: no such file"),
         (["reviews@champion", "new.csv", "--column", "body"], "no column 'body'"),

@@ -83,6 +83,19 @@ def test_only_yaml_is_written(tmp_path: Path) -> None:
         compile_pipeline(tmp_path / "pipeline.txt", None)
 
 
+def test_a_recipe_is_not_overwritten_by_its_pipeline_and_a_pipeline_is(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "topics.yaml", tmp_path / "out.yaml"
+    recipe.write_text("# mine\ndata: {train: a.csv}\n")
+    with pytest.raises(InputError, match=r"topics\.yaml: holds something other than a pipeline; name another file"):
+        compile_pipeline(recipe, None)
+    assert recipe.read_text() == "# mine\ndata: {train: a.csv}\n"
+    out.touch()
+    compile_pipeline(out, None)
+    first = out.read_bytes()
+    compile_pipeline(out, None)
+    assert out.read_bytes() == first
+
+
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         compile_pipeline(tmp_path / "missing" / "pipeline.yaml", None)
@@ -134,3 +147,11 @@ def test_the_command_compiles_either_pipeline(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["compile", "text", "--pipeline", "batch-predict", "-o", str(out)])
     assert refused.exit_code == 2
     assert "takes no recipe" in refused.output
+
+
+def test_the_command_takes_its_profile_from_the_environment(tmp_path: Path) -> None:
+    profile, out = tmp_path / "cluster.yaml", tmp_path / "out.yaml"
+    profile.write_text("env: {MLFLOW_TRACKING_URI: http://mlflow.svc:5000}\n")
+    told = CliRunner().invoke(app, ["compile", "-o", str(out)], env={"TUNELINE_PROFILE": str(profile)})
+    assert told.exit_code == 0, told.output
+    assert "http://mlflow.svc:5000" in out.read_text()

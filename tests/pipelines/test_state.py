@@ -8,8 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tuneline import tracking
+from tuneline.errors import InputError
 from tuneline_pipelines import state as states
-from tuneline_pipelines.state import State, close_abandoned, note_open
+from tuneline_pipelines.state import State, close_abandoned, home, note_open, open_state
 
 GONE = f"{states.socket.gethostname()}/1@0"  # process 1 did not start in 1970
 
@@ -51,3 +52,55 @@ def test_notes_of_another_server_wait_for_it(state: State, monkeypatch: pytest.M
 
 def test_a_store_of_this_machine_needs_no_notes(own_store: Path) -> None:
     assert not note_open(State(own_store, "sqlite:///mlflow.db", "file:///artifacts")).exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that a person stands in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUNELINE_HOME", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # put back, whatever open_state sets
+    return tmp_path
+
+
+@pytest.mark.parametrize("named", ["", ".", ".."])
+def test_a_projects_own_gitignore_is_left_as_it_is(project: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    monkeypatch.setenv("TUNELINE_HOME", named)
+    for folder in (project, project / "below"):
+        (folder / ".gitignore").write_text("node_modules\n")
+    open_state()
+    assert {(folder / ".gitignore").read_text() for folder in (project, project / "below")} == {"node_modules\n"}
+    assert home() == (project / "below" / (named or ".tuneline")).absolute()
+
+
+def test_the_state_folder_is_not_for_git_and_no_project_without_a_gitignore_is_hidden(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (open_state().home / ".gitignore").read_text() == "*\n"
+    monkeypatch.setenv("TUNELINE_HOME", str(project))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    open_state()
+    assert not (project / ".gitignore").exists()
+
+
+def test_a_store_that_is_no_database_is_named_with_what_to_do(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".tuneline").mkdir()
+    (project / ".tuneline" / "mlflow.db").write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(InputError, match=r"\.tuneline/mlflow\.db: no SQLite database that can be read \(file is not a"):
+        open_state()
+    (project / ".tuneline" / "mlflow.db").unlink()
+    (project / ".tuneline" / "mlflow.db").mkdir()
+    with pytest.raises(InputError, match="no SQLite database that can be read"):
+        open_state()
+
+
+@pytest.mark.parametrize(("named", "told"), [("a?b", "'\\?' found in the path"), ("file", "cannot be made")])
+def test_a_state_folder_that_cannot_be_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, named: str, told: str
+) -> None:
+    (project / "file").write_text("")
+    monkeypatch.setenv("TUNELINE_HOME", named)
+    with pytest.raises(InputError, match=rf"^TUNELINE_HOME: .*{told}"):
+        open_state()

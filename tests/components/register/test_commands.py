@@ -96,13 +96,13 @@ def test_history_shows_a_move_of_the_alias_outside(versions):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["promote", "desk/9"], "desk/9: not in the registry; registered models: desk"),
+        (["promote", "desk/9"], "desk/9: no version 9; the latest: 1, 2"),
         (["promote", "desk"], "desk: not a model; write MODEL@alias or MODEL/VERSION"),
         (["promote", "desk/2", "--to", "desk"], "--to: desk is the version's own model"),
         (["rollback", "nobody"], "nobody: no model of that name; registered models: desk"),
         (["rollback", "desk"], "desk: no champion before version 1"),
         (["history", "desk.moves2"], "desk.moves2: no model of that name"),
-        (["trace", "desk@nobody"], "desk@nobody: not in the registry"),
+        (["trace", "desk@nobody"], "desk@nobody: no version has the alias nobody"),
         (["compare", "desk/1", "abcdef"], "abcdef: no run of that id"),
     ],
 )

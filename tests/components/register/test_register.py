@@ -235,12 +235,27 @@ def test_a_registered_version_is_found_and_its_model_folder_fetched(submit, trai
     assert Classifier(folder).decision == Decision.load(trained)
 
 
-@pytest.mark.parametrize("reference", ["desk@nobody", "desk/7", "other@champion", "other/1", "desk/x"])
-def test_a_version_that_is_not_there_is_told_with_the_models_there_are(submit, reference):
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("desk@nobody", "no version has the alias nobody; the latest: 1; name one as desk/1"),
+        ("desk/7", "no version 7; the latest: 1"),
+        ("desk/x", "no version x; the latest: 1"),
+        ("other@champion", "not in the registry; registered models: desk"),
+        ("other/1", "not in the registry; registered models: desk"),
+    ],
+)
+def test_a_version_that_is_not_there_is_told_with_what_is(submit, reference, told):
     submit()
     with pytest.raises(InputError) as caught:
         find(reference)
-    assert str(caught.value) == f"{reference}: not in the registry; registered models: desk"
+    assert str(caught.value) == f"{reference}: {told}"
+
+
+def test_a_model_that_the_gate_refused_is_told_to_have_no_champion_and_how_to_make_one(submit):
+    submit(RegisterConfig(name="desk", rules=Rules(min_accuracy=1.0)))
+    with pytest.raises(InputError, match=r"no version has the alias champion; .* tuneline promote desk/1$"):
+        find("desk@champion")
 
 
 @pytest.mark.parametrize("reference", ["desk", "desk@", "@champion", "desk/", ""])
