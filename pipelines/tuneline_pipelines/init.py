@@ -43,22 +43,26 @@ class Columns:
     labels: int = 0
 
 
-def guess(data: str) -> Columns:
+def guess(data: str, text: str = "", label: str = "") -> Columns:
     """The columns of local data by their names or, where these say nothing, by their cells: texts are the longest.
 
     Args:
         data: as data.train; folders and what is not on this machine are not looked into.
+        text: the column that a person named for texts; empty for none.
+        label: likewise; with both there is nothing to guess, and `check` looks at their cells alone.
 
     Raises:
         InputError: a file that is not there or cannot be read, or with fewer than two columns.
     """
     if data.startswith(_REMOTE) or any(sign in data for sign in "*?[") or Path(data).expanduser().is_dir():
-        return Columns("text", "label")
+        return Columns(text or "text", label or "label")
     file = File(local_file(data, "data.train"), data)
     names = tuple(column_names(file, Written()))
     if len(names) < 2:
         raise InputError(f"{data}: has the columns {shown_columns(names)}; a text and a label are needed")
-    cells = _first_cells(file, names)
+    if text and label:
+        return Columns(text, label, names)
+    cells = _first_cells(file, {f"--text/--label {name}": name for name in names})
     text = _named(names, _TEXTS) or max(names, key=lambda name: sum(map(len, cells[name])))
     others = [name for name in names if name != text]
     label = _named(others, _LABELS) or min(others, key=lambda name: (len(set(cells[name])) < 2, len(set(cells[name]))))
@@ -74,7 +78,7 @@ def check(data: str, columns: Columns) -> Columns:
     if not columns.names:
         return columns
     file = File(local_file(data, "data.train"), data)
-    cells = _first_cells(file, (columns.text, columns.label))[columns.label]
+    cells = _first_cells(file, {"--text": columns.text, "--label": columns.label})[columns.label]
     return Columns(columns.text, columns.label, columns.names, len(cells), len(set(cells)))
 
 
@@ -127,14 +131,13 @@ def _named(names: Sequence[str], known: Sequence[str]) -> str:
     return next((lower[name] for name in known if name in lower), "")
 
 
-def _first_cells(file: File, names: Sequence[str]) -> dict[str, list[str]]:
-    """Some thousand cells of each column, as text."""
-    columns = {"data.text_column": names[0], **{f"data.{name}": name for name in names[1:]}}
-    cells: dict[str, list[str]] = {name: [] for name in names}
+def _first_cells(file: File, columns: dict[str, str]) -> dict[str, list[str]]:
+    """Some thousand cells of each column, as text; by the option that names it."""
+    cells: dict[str, list[str]] = {name: [] for name in columns.values()}
     for part in read(file, columns, Written()):
-        for name in names:
-            cells[name] += [str(cell) for cell in _plain(part[name]) if cell is not None]
-        if len(cells[names[0]]) >= _LOOK_AT:
+        for name, found in cells.items():
+            found += [str(cell) for cell in _plain(part[name]) if cell is not None]
+        if max(map(len, cells.values())) >= _LOOK_AT:
             break
     return cells
 
