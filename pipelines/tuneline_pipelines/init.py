@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from tuneline.config import EMBEDDED_MODEL
 from tuneline.errors import InputError
+from tuneline.prepare.sources import look
 from tuneline.recipe import load_recipe
 from tuneline.tables import File, Written, column_names, local_file, read
 from tuneline.tables.files import shown_columns
@@ -70,12 +72,13 @@ def guess(data: str, text: str = "", label: str = "") -> Columns:
 
 
 def check(data: str, columns: Columns) -> Columns:
-    """The columns that a person chose, looked at.
+    """The columns that a person chose, looked at; of what `guess` did not look into, whether anything is there.
 
     Raises:
-        InputError: local data have no such column.
+        InputError: local data have no such column, or there are none.
     """
     if not columns.names:
+        look(data, "train")
         return columns
     file = File(local_file(data, "data.train"), data)
     cells = _first_cells(file, {"--text": columns.text, "--label": columns.label})[columns.label]
@@ -83,7 +86,7 @@ def check(data: str, columns: Columns) -> Columns:
 
 
 def write(name: str, data: str, columns: Columns, where: Where, force: bool = False) -> list[Path]:
-    """Write NAME.yaml and, for a cluster, NAME.cluster.yaml, and read them as every command will.
+    """Write NAME.yaml and, for a cluster, NAME.cluster.yaml, once they were read as every command will read them.
 
     Args:
         name: of the files, and of the registered model.
@@ -96,7 +99,7 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
         The files.
 
     Raises:
-        InputError: a file is there already, or the name cannot be one.
+        InputError: a file is there already, the name cannot be one, or no command would take what was answered.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r}: not a name; letters, digits, . _ and - are allowed, such as support-desk")
@@ -105,11 +108,15 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
         files[Path(f"{name}.cluster.yaml")] = _PROFILE
     if not force and (there := [path for path in files if path.exists()]):
         raise InputError(f"{there[0]}: is there already; give another name, or --force to write over it")
+    with TemporaryDirectory() as folder:  # what would be refused shall not stand in the way of the next attempt
+        tried = [Path(folder) / path for path in files]
+        for path, text in zip(tried, files.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+        load_recipe(tried[0], [])
+        for path in tried[1:]:
+            load_profile(path)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    load_recipe(Path(f"{name}.yaml"), [])
-    if where is Where.CLUSTER:
-        load_profile(Path(f"{name}.cluster.yaml"))
     return list(files)
 
 

@@ -179,3 +179,33 @@ def test_the_first_text_of_a_file_without_a_header_is_not_shown(
     assert done.exit_code == 2
     assert "My name is Jane Doe" in done.stderr
     assert "1970" not in done.stderr + done.stdout
+
+
+def test_a_recipe_that_would_be_refused_is_not_left_in_the_way_of_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table_file(tmp_path, "csv")
+    asked = ["init", "desk", "--data", "data.csv", "--text", "body"]
+    done = CliRunner().invoke(app, [*asked, "--label", "body"])
+    assert done.exit_code == 2
+    assert "must differ from data.text_column" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+    done = CliRunner().invoke(app, [*asked, "--label", "topic"])
+    assert done.exit_code == 0, done.stderr
+    before = Path("desk.yaml").read_text()
+    assert CliRunner().invoke(app, [*asked, "--label", "body", "--force"]).exit_code == 2
+    assert Path("desk.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("data", ["empty", "*.nope", "hf://", "sample:no"])
+def test_a_source_that_holds_nothing_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    done = CliRunner().invoke(app, ["init", "desk", "--data", data])
+    assert done.exit_code == 2
+    assert "error: " in done.stderr
+    assert data in done.stderr
+    assert not Path("desk.yaml").exists()

@@ -113,6 +113,24 @@ def fingerprint(uri: str, key: str, data: DataConfig) -> str:
     return _content(*_local(uri, split))
 
 
+def look(uri: str, split: str) -> None:
+    """Find out early what is surely wrong; of what lies elsewhere no more than the address is looked at.
+
+    Args:
+        uri: as data.train.
+        split: train, validation or test.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if uri.startswith("sample:"):
+        sample.fingerprint(uri)
+    elif uri.startswith("hf://"):
+        hub.parse(uri, split, {})
+    elif not uri.startswith("s3://"):
+        _local(uri, split)
+
+
 def slices(data: DataConfig, split: str) -> list[str]:
     """The columns that a source is asked for because the test rows are parted by them."""
     gives_test = split == "test" or (split == "train" and not data.test)
