@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from tuneline.artifacts import SPLITS, PreparedData, read_json
 from tuneline.config import DataConfig, Recipe
 from tuneline.errors import InputError
 from tuneline.prepare import corrections, report
+from tuneline.prepare.audit import RefusedError
 from tuneline.prepare.prepare import prepare
 from tuneline.tables.files import expanded
 from tuneline_pipelines.state import home
 from tuneline_pipelines.watch import Tell, heard
 
 OWN = {*report.FILES, "manifest.json", "tokenizer", *(f"{split}.arrow" for split in SPLITS)}
-"""What an audit writes, and the next one takes away."""
+"""What an audit writes, and the next one replaces."""
 LIST = "label_errors.csv"
 COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
 
@@ -37,24 +37,20 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
         The result, as `tuneline audit --json` prints it; `status` is failed where the data is refused.
 
     Raises:
-        InputError: `out` holds what no audit wrote, or the data could not be audited at all.
+        InputError: `out` holds what no audit wrote, or the data could not be audited at all; `out` is as it was.
     """
     folder = (out or home() / "audit" / recipe.register_.name).absolute()
-    _make_way(folder, recipe.data)
+    _check_folder(folder, recipe.data)
     try:
         with heard(tell):
             manifest = prepare(recipe.data, recipe.model, folder)
-    except InputError as error:
-        if not (folder / "audit.json").is_file():
-            raise
-        page = str(folder / "audit.html")
-        where = "" if page in str(error) else f"; all findings: {page}"
-        return _result(folder) | {"status": "failed", "error": f"{error}{where}"}
+    except RefusedError as error:
+        return _result(folder) | {"status": "failed", "error": str(error)}
     return _result(folder, manifest)
 
 
-def _make_way(folder: Path, data: DataConfig) -> None:
-    """Take an earlier audit's files out of the way, and leave alone what a person put there.
+def _check_folder(folder: Path, data: DataConfig) -> None:
+    """See that the folder holds nothing but an earlier audit, which prepare replaces once it has a new one.
 
     Raises:
         InputError: there are other files, or corrections that were typed into the list, or the data itself.
@@ -75,9 +71,6 @@ def _make_way(folder: Path, data: DataConfig) -> None:
             f"--out: {folder / LIST} holds corrections, which the next list would replace; move it out of the folder "
             f"and name it by data.corrections, or give another --out"
         )
-    for name in there:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_filled_in(listed: Path) -> bool:

@@ -42,7 +42,7 @@ def init(
     from tuneline_pipelines.init import Where, check, guess, next_commands, write
 
     data = data or _ask("Where is the labelled text (a file, folder, s3:// or hf://)?", "--data")
-    columns = guess(data)
+    columns = guess(data, text, label)
     if columns.names:
         remark(f"{data}: columns {shown_columns(columns.names)}")
     text = text or _ask("Which column holds the text?", "--text", columns.text)

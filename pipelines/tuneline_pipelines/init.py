@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from tuneline.config import EMBEDDED_MODEL
 from tuneline.errors import InputError
+from tuneline.prepare.sources import look
 from tuneline.recipe import load_recipe
 from tuneline.tables import File, Written, column_names, local_file, read
 from tuneline.tables.files import shown_columns
@@ -43,22 +45,26 @@ class Columns:
     labels: int = 0
 
 
-def guess(data: str) -> Columns:
+def guess(data: str, text: str = "", label: str = "") -> Columns:
     """The columns of local data by their names or, where these say nothing, by their cells: texts are the longest.
 
     Args:
         data: as data.train; folders and what is not on this machine are not looked into.
+        text: the column that a person named for texts; empty for none.
+        label: likewise; with both there is nothing to guess, and `check` looks at their cells alone.
 
     Raises:
         InputError: a file that is not there or cannot be read, or with fewer than two columns.
     """
     if data.startswith(_REMOTE) or any(sign in data for sign in "*?[") or Path(data).expanduser().is_dir():
-        return Columns("text", "label")
+        return Columns(text or "text", label or "label")
     file = File(local_file(data, "data.train"), data)
     names = tuple(column_names(file, Written()))
     if len(names) < 2:
         raise InputError(f"{data}: has the columns {shown_columns(names)}; a text and a label are needed")
-    cells = _first_cells(file, names)
+    if text and label:
+        return Columns(text, label, names)
+    cells = _first_cells(file, {f"--text/--label {name}": name for name in names})
     text = _named(names, _TEXTS) or max(names, key=lambda name: sum(map(len, cells[name])))
     others = [name for name in names if name != text]
     label = _named(others, _LABELS) or min(others, key=lambda name: (len(set(cells[name])) < 2, len(set(cells[name]))))
@@ -66,20 +72,21 @@ def guess(data: str) -> Columns:
 
 
 def check(data: str, columns: Columns) -> Columns:
-    """The columns that a person chose, looked at.
+    """The columns that a person chose, looked at; of what `guess` did not look into, whether anything is there.
 
     Raises:
-        InputError: local data have no such column.
+        InputError: local data have no such column, or there are none.
     """
     if not columns.names:
+        look(data, "train")
         return columns
     file = File(local_file(data, "data.train"), data)
-    cells = _first_cells(file, (columns.text, columns.label))[columns.label]
+    cells = _first_cells(file, {"--text": columns.text, "--label": columns.label})[columns.label]
     return Columns(columns.text, columns.label, columns.names, len(cells), len(set(cells)))
 
 
 def write(name: str, data: str, columns: Columns, where: Where, force: bool = False) -> list[Path]:
-    """Write NAME.yaml and, for a cluster, NAME.cluster.yaml, and read them as every command will.
+    """Write NAME.yaml and, for a cluster, NAME.cluster.yaml, once they were read as every command will read them.
 
     Args:
         name: of the files, and of the registered model.
@@ -92,7 +99,7 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
         The files.
 
     Raises:
-        InputError: a file is there already, or the name cannot be one.
+        InputError: a file is there already, the name cannot be one, or no command would take what was answered.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r}: not a name; letters, digits, . _ and - are allowed, such as support-desk")
@@ -101,11 +108,15 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
         files[Path(f"{name}.cluster.yaml")] = _PROFILE
     if not force and (there := [path for path in files if path.exists()]):
         raise InputError(f"{there[0]}: is there already; give another name, or --force to write over it")
+    with TemporaryDirectory() as folder:  # what would be refused shall not stand in the way of the next attempt
+        tried = [Path(folder) / path for path in files]
+        for path, text in zip(tried, files.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+        load_recipe(tried[0], [])
+        for path in tried[1:]:
+            load_profile(path)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    load_recipe(Path(f"{name}.yaml"), [])
-    if where is Where.CLUSTER:
-        load_profile(Path(f"{name}.cluster.yaml"))
     return list(files)
 
 
@@ -127,14 +138,13 @@ def _named(names: Sequence[str], known: Sequence[str]) -> str:
     return next((lower[name] for name in known if name in lower), "")
 
 
-def _first_cells(file: File, names: Sequence[str]) -> dict[str, list[str]]:
-    """Some thousand cells of each column, as text."""
-    columns = {"data.text_column": names[0], **{f"data.{name}": name for name in names[1:]}}
-    cells: dict[str, list[str]] = {name: [] for name in names}
+def _first_cells(file: File, columns: dict[str, str]) -> dict[str, list[str]]:
+    """Some thousand cells of each column, as text; by the option that names it."""
+    cells: dict[str, list[str]] = {name: [] for name in columns.values()}
     for part in read(file, columns, Written()):
-        for name in names:
-            cells[name] += [str(cell) for cell in _plain(part[name]) if cell is not None]
-        if len(cells[names[0]]) >= _LOOK_AT:
+        for name, found in cells.items():
+            found += [str(cell) for cell in _plain(part[name]) if cell is not None]
+        if max(map(len, cells.values())) >= _LOOK_AT:
             break
     return cells
 

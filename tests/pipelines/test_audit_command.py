@@ -81,15 +81,6 @@ def test_a_refusal_as_json_holds_the_findings_too(audit):
     assert [found["check"] for found in result["findings"] if found["severity"] == "error"] == ["empty_text"]
 
 
-def test_data_that_cannot_be_read_is_one_line_and_no_page_of_an_earlier_audit_stays(audit, tmp_path):
-    assert audit(reviews(60), "--out", "looked").exit_code == 0
-    done = audit(reviews(60), "data.train=absent.csv", "--out", "looked", "--json")
-    assert done.exit_code == 2
-    assert json.loads(done.stdout) == {"status": "failed", "error": json.loads(done.stdout)["error"]}
-    assert "data.train: absent.csv" in done.stderr
-    assert not (tmp_path / "looked" / "audit.html").exists()
-
-
 def test_a_folder_with_other_files_is_left_alone(audit, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -116,6 +107,36 @@ def test_an_audit_takes_the_place_of_an_earlier_one_also_after_data_that_cannot_
     assert done.exit_code == 0, done.stderr
     assert audit([*reviews(60), ("", "pos")], "--out", "looked").exit_code == 2
     assert {path.name for path in (tmp_path / "looked").iterdir()} == {"audit.html", "audit.json"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "check", "error"),
+    [
+        ([(text, "a") for text, _ in reviews(60)], "too_few_classes", "data.train: only one class ('a')"),
+        (reviews(2), "no_rows", "no rows left in the"),
+        ([(text, f"label {at}") for at, (text, _) in enumerate(reviews(60))], "no_rows", "no rows left in the"),
+    ],
+    ids=["one class", "two rows", "a class a row"],
+)
+def test_the_verdict_never_says_that_refused_data_can_be_trained_on(audit, tmp_path, rows, check, error):
+    done = audit(rows, "--json", "--out", "looked")
+    assert done.exit_code == 2
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert error in result["error"]
+    assert result["verdict"].startswith("This data is refused: ")
+    assert next(found["check"] for found in result["findings"] if found["severity"] == "error") == check
+    assert json.loads((tmp_path / "looked" / "audit.json").read_text())["status"] == "refused"
+    assert "This data is refused" in (tmp_path / "looked" / "audit.html").read_text()
+
+
+@pytest.mark.parametrize("typo", [["data.train=absent.csv"], ["data.text_column=nope"], ["data.max_train=1"]])
+def test_an_earlier_audit_outlives_a_typo(audit, tmp_path, typo):
+    assert audit(reviews(60), "--out", "looked").exit_code == 0
+    before = {path.name for path in (tmp_path / "looked").iterdir()}
+    done = audit(reviews(60), *typo, "--out", "looked", "--json")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout) == {"status": "failed", "error": json.loads(done.stdout)["error"]}
+    assert {path.name for path in (tmp_path / "looked").iterdir()} == before
 
 
 @pytest.fixture

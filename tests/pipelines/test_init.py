@@ -62,6 +62,36 @@ def test_a_column_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
         check(data, Columns("body", "nope", ("id", "body", "topic")))
 
 
+@pytest.mark.parametrize("option", ["--text", "--label"])
+def test_a_column_that_is_not_there_is_refused_in_the_words_of_init(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["init", "desk", "--data", table_file(tmp_path, "csv"), option, "nope"])
+    assert done.exit_code == 2
+    assert done.stderr.rstrip().endswith(f"name yours with {option} NAME")
+
+
+def test_a_file_of_another_encoding_is_not_refused_with_a_key_that_init_has_not(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes("text,label\ncafé,a\n".encode("cp1252"))
+    with pytest.raises(InputError, match="is not UTF-8; convert the file") as caught:
+        guess(str(tmp_path / "latin.csv"))
+    assert "data.encoding" not in str(caught.value)
+
+
+def test_rows_without_a_key_of_the_first_are_no_obstacle_once_both_columns_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"body": "a b", "topic": "x", "note": "n"}, {"body": "c d", "topic": "y"}]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = ["init", "desk", "--data", "rows.jsonl"]
+    done = CliRunner().invoke(app, asked)
+    assert "row 2 has no column 'note'" in done.stderr
+    assert done.stderr.rstrip().endswith("name yours with --text/--label NAME")
+    assert CliRunner().invoke(app, [*asked, "--text", "body", "--label", "topic"]).exit_code == 0
+
+
 def test_a_file_with_one_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text("text\nhello\n")
     with pytest.raises(InputError, match="a text and a label are needed"):
@@ -149,3 +179,33 @@ def test_the_first_text_of_a_file_without_a_header_is_not_shown(
     assert done.exit_code == 2
     assert "My name is Jane Doe" in done.stderr
     assert "1970" not in done.stderr + done.stdout
+
+
+def test_a_recipe_that_would_be_refused_is_not_left_in_the_way_of_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table_file(tmp_path, "csv")
+    asked = ["init", "desk", "--data", "data.csv", "--text", "body"]
+    done = CliRunner().invoke(app, [*asked, "--label", "body"])
+    assert done.exit_code == 2
+    assert "must differ from data.text_column" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+    done = CliRunner().invoke(app, [*asked, "--label", "topic"])
+    assert done.exit_code == 0, done.stderr
+    before = Path("desk.yaml").read_text()
+    assert CliRunner().invoke(app, [*asked, "--label", "body", "--force"]).exit_code == 2
+    assert Path("desk.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("data", ["empty", "*.nope", "hf://", "sample:no"])
+def test_a_source_that_holds_nothing_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    done = CliRunner().invoke(app, ["init", "desk", "--data", data])
+    assert done.exit_code == 2
+    assert "error: " in done.stderr
+    assert data in done.stderr
+    assert not Path("desk.yaml").exists()

@@ -28,6 +28,10 @@ CHECKS = (
 """The order in which findings of a severity are told."""
 
 
+class RefusedError(InputError):
+    """The audit holds an error."""
+
+
 @dataclass(frozen=True)
 class Audit:
     """What was found.
@@ -117,12 +121,12 @@ def refuse(findings: list[Finding], page: str = "") -> None:
         page: where the audit's page is, for the message.
 
     Raises:
-        InputError: a finding is an error; names the first one's place and the keys that allow it.
+        RefusedError: a finding is an error; names the first one's place and the keys that allow it.
     """
     errors = [found for found in findings if found.severity == "error"]
     if errors:
         more = f"; and {len(errors) - 1} more findings stop the run" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0].refusal}{more}{f'; all findings: {page}' if page else ''}")
+        raise RefusedError(f"{errors[0].refusal}{more}{f'; all findings: {page}' if page else ''}")
 
 
 def _facts(ledger: Ledger, labels: list[str]) -> dict[str, Any]:
@@ -145,4 +149,4 @@ def _facts(ledger: Ledger, labels: list[str]) -> dict[str, Any]:
     return found
 
 
-__all__ = ["Audit", "Finding", "SplitFacts", "check", "refuse", "truncated"]
+__all__ = ["Audit", "Finding", "RefusedError", "SplitFacts", "check", "refuse", "truncated"]

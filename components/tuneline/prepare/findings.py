@@ -21,10 +21,10 @@ class Finding:
     """One thing that the audit found.
 
     Attributes:
-        check: its name, a key of data.policy unless severity is always info.
+        check: its name, a key of data.policy unless it is always an error or always good to know.
         splits: the splits in which it was found; a split made here counts with the data that it was made from.
         count: how many rows, or classes, or texts, as the message says.
-        severity: error (the policy is fail), warning or info.
+        severity: error (the policy is fail, or nothing can be learned from such data), warning or info.
         action: what the step did about it.
         message: one sentence.
         rows: up to ten example rows of each split's source, from 1.

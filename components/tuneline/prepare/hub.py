@@ -49,10 +49,16 @@ class Opened:
 
 
 def parse(uri: str, split: str, columns: dict[str, str]) -> Address:
-    """Take a URI apart; what its query names goes before the configuration's split and columns."""
+    """Take a URI apart; what its query names goes before the configuration's split and columns.
+
+    Raises:
+        InputError: it names no data set.
+    """
     address, _, query = uri.removeprefix("hf://").partition("?")
     address, _, revision = address.partition("@")
     name, _, config = address.partition(":")
+    if not name:
+        raise InputError(f"data.{split}: {uri} names no data set; write hf://owner/name")
     asked = dict(parse_qsl(query, strict_parsing=False))
     named_here = {f"data.{what}_column": asked[what] for what in ("text", "label") if what in asked}
     return Address(uri, name, config, revision, f"data.{split}", asked.get("split", split), columns | named_here)

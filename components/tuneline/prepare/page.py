@@ -77,7 +77,9 @@ def _verdict(status: str, severities: list[str], removed: int) -> str:
     if status == "refused":
         return f"This data is refused: {counted(severities.count('error'), 'finding')} must be settled first.{gone}"
     if status == "warnings":
-        return f"This data can be trained on; {counted(severities.count('warning'), 'warning')} deserve a look.{gone}"
+        warnings = severities.count("warning")
+        deserve = "deserves" if warnings == 1 else "deserve"
+        return f"This data can be trained on; {counted(warnings, 'warning')} {deserve} a look.{gone}"
     return f"This data can be trained on; nothing was found that needs a look.{gone}"
 
 

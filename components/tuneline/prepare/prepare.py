@@ -143,8 +143,8 @@ def _find(data: DataConfig, pool: Pool, work: Path, out: Path) -> Found:
         kept, labels.names, checked, read, {name: table.version for name, table in tables.items()},
         [*told, *division.notes, *checked.notes],
     )  # fmt: skip
+    checked.findings[:0] = _unusable(found)
     try:
-        _require(found)
         audit.refuse(checked.findings, str(out / "audit.html"))
     except InputError:
         report.write_refused(out, found.audit, found.read)
@@ -159,16 +159,25 @@ def _corrected(fixed: corrections.Corrections | None) -> list[str]:
     return fixed.told()
 
 
-def _require(found: Found) -> None:
-    """Refuse splits without rows, and training rows of one class."""
-    for name, part in found.parts.items():
-        if not len(part.rows):
-            why = f" ({'; '.join(found.notes)})" if found.notes else ""
-            raise InputError(f"data.{name}: no rows left in the {name} split; give more data or a larger share{why}")
-    known = _present(found.parts["train"].labels)
-    if len(known) < 2:
-        told = ", ".join(classes.shown(found.names[code]) for code in known)
-        raise InputError(f"data.train: only one class ({told}) in the training rows; two are needed")
+def _unusable(found: Found) -> list[audit.Finding]:
+    """Errors whatever the policy says: splits without rows, and training rows of fewer than two classes."""
+    why = f" ({'; '.join(found.notes)})" if found.notes else ""
+    errors = [
+        _error("no_rows", name, f"no rows left in the {name} split; give more data or a larger share{why}")
+        for name, part in found.parts.items()
+        if not len(part.rows)
+    ]
+    train = found.parts["train"]
+    known = _present(train.labels)
+    if len(train.rows) and len(known) < 2:
+        told = ", ".join(classes.shown(found.names[code]) for code in known) or "none"
+        message = f"only one class ({told}) in the training rows; two are needed"
+        errors.append(_error("too_few_classes", "train", message, len(known)))
+    return errors
+
+
+def _error(check: str, split: str, message: str, count: int = 0) -> audit.Finding:
+    return audit.Finding(check, [split], count, "error", "stopped the run", message, refusal=f"data.{split}: {message}")
 
 
 def _present(codes: np.ndarray) -> list[int]:

@@ -113,6 +113,24 @@ def fingerprint(uri: str, key: str, data: DataConfig) -> str:
     return _content(*_local(uri, split))
 
 
+def look(uri: str, split: str) -> None:
+    """Find out early what is surely wrong; of what lies elsewhere no more than the address is looked at.
+
+    Args:
+        uri: as data.train.
+        split: train, validation or test.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if uri.startswith("sample:"):
+        sample.fingerprint(uri)
+    elif uri.startswith("hf://"):
+        hub.parse(uri, split, {})
+    elif not uri.startswith("s3://"):
+        _local(uri, split)
+
+
 def slices(data: DataConfig, split: str) -> list[str]:
     """The columns that a source is asked for because the test rows are parted by them."""
     gives_test = split == "test" or (split == "train" and not data.test)
@@ -166,6 +184,10 @@ def _content(folder: _Folder, layout: Layout) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in hashes.items()).encode()).hexdigest()
 
 
+def _written(data: DataConfig) -> Written:
+    return Written(data.encoding, data.delimiter, "data.encoding")
+
+
 def _table(name: str, parts: Parts) -> Tables:
     yield name, parts
 
@@ -187,7 +209,7 @@ def _tables(folder: _Folder, layout: Layout, uri: str, data: DataConfig, columns
     names = check_saved(folder.path, layout, uri) if layout.kind == "saved" else layout.files
     for name in names:
         file = folder.file(name)
-        yield file.name, read(file, columns, Written(data.encoding, data.delimiter))
+        yield file.name, read(file, columns, _written(data))
 
 
 def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig, columns: Columns) -> Parts:
@@ -198,7 +220,7 @@ def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig, column
     names: list[str] = []
     size = 0
     for name in layout.files:
-        found.append(b"".join(blocks(folder.file(name), data.encoding)).decode())
+        found.append(b"".join(blocks(folder.file(name), _written(data))).decode())
         names.append(name.partition("/")[0])
         size += len(found[-1])
         if len(found) == ROWS or size > BYTES:

@@ -19,7 +19,7 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
 
     Args:
         file: what local_file gave.
-        columns: configuration key -> name of the column that it asks for.
+        columns: configuration key, or option of the command -> name of the column that it asks for.
         written: how its text is encoded and its cells parted.
 
     Raises:
@@ -61,7 +61,7 @@ def texts(file: str, column: str) -> Iterator[str]:
     """
     found = File(local_file(file, "FILE"), file)
     number = 0
-    for part in read(found, {"data.text_column": column}, Written()):
+    for part in read(found, {"--column/--pair-column": column}, Written()):
         cells = part[column]
         for value in cells if isinstance(cells, list) else cells.to_pylist():
             number += 1

@@ -27,7 +27,7 @@ _QUOTE, _LF, _CR = b'"'[0], b"\n"[0], b"\r"[0]
 
 def read(file: File, columns: dict[str, str], written: Written) -> Parts:
     """See tables.read."""
-    stream = blocks(file, written.encoding)
+    stream = blocks(file, written)
     start = next(stream, b"")
     delimiter, header, size = _header(file, start, columns, written)
     wanted = list(dict.fromkeys(columns.values()))
@@ -47,7 +47,7 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
 
 def column_names(file: File, written: Written) -> list[str]:
     """See tables.column_names."""
-    return _header(file, next(blocks(file, written.encoding), b""), {}, written)[1]
+    return _header(file, next(blocks(file, written), b""), {}, written)[1]
 
 
 def _header(file: File, start: bytes, columns: dict[str, str], written: Written) -> tuple[str, list[str], int]:

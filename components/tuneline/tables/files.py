@@ -55,10 +55,12 @@ class Written:
     Attributes:
         encoding: of files without a byte order mark.
         delimiter: between the cells of a line; empty finds out.
+        encoding_key: the configuration key by which a person names the encoding; empty where a command has none.
     """
 
     encoding: str = "utf-8"
     delimiter: str = ""
+    encoding_key: str = ""
 
 
 def form_of(name: str) -> str:
@@ -140,7 +142,7 @@ def require(name: str, found: list[str], columns: dict[str, str], place: str, hi
     Args:
         name: of the source.
         found: the columns that are there.
-        columns: configuration key, or the key and more behind a space -> column.
+        columns: configuration key or command's option, as _asked reads it -> column.
         place: where they were found, such as `row 3 has`.
         hint: what else may be the matter where none of the columns is there.
 
@@ -150,9 +152,16 @@ def require(name: str, found: list[str], columns: dict[str, str], place: str, hi
     some = not set(found).isdisjoint(columns.values())
     for key, column in columns.items():
         if column not in found:
-            asked = key.partition(" ")[0]
             more = f"; {hint}" if hint and found and not some else ""
             raise InputError(
                 f"{name}: {place} no column {column!r}; found {shown_columns(found, some)}; name yours with "
-                f"{asked}=NAME{more}"
+                f"{_asked(key)}{more}"
             )
+
+
+def _asked(key: str) -> str:
+    """How a person names a column by this key or option; one of several columns has its own name behind a space."""
+    asked, _, several = key.partition(" ")
+    if asked.startswith("--"):
+        return f"{asked} NAME"
+    return f"{asked}=[NAME]" if several else f"{asked}=NAME"

@@ -19,7 +19,7 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
     """See tables.read."""
     wanted = list(dict.fromkeys(columns.values()))
     row = line = 0
-    for block in _whole_lines(blocks(file, written.encoding)):
+    for block in _whole_lines(blocks(file, written)):
         count = _rows(block)
         part = _parse(block, count, wanted)
         if part is not None:
@@ -31,7 +31,7 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
 
 def column_names(file: File, written: Written) -> list[str]:
     """See tables.column_names."""
-    for line, text in enumerate(next(_whole_lines(blocks(file, written.encoding)), b"").split(b"\n"), start=1):
+    for line, text in enumerate(next(_whole_lines(blocks(file, written)), b"").split(b"\n"), start=1):
         if text.strip():
             return list(_object(file.name, line, text))
     return []

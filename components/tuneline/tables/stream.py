@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tuneline.errors import InputError
-from tuneline.tables.files import File, compression_of, other_form
+from tuneline.tables.files import File, Written, compression_of, other_form
 
 BLOCK = 4 << 20
 _MARKS = {
@@ -21,30 +21,30 @@ _MARKS = {
 }
 
 
-def blocks(file: File, encoding: str) -> Iterator[bytes]:
+def blocks(file: File, written: Written) -> Iterator[bytes]:
     """Blocks of UTF-8 without a byte order mark, cut between two characters.
 
     Args:
         file: plain, .gz or .zst.
-        encoding: of a file without a byte order mark.
+        written: the encoding of a file without a byte order mark.
 
     Raises:
         InputError: damaged, of another form, or not in this encoding.
     """
     decoder: Any = None
-    line = 1
+    line, encoding = 1, written.encoding
     for block in _raw(file):
         data = block
         if decoder is None:
             mark = next((mark for mark in _MARKS if block.startswith(mark)), b"")
             encoding = _MARKS.get(mark, encoding)
             decoder, data = _decoder(encoding), block[len(mark) :]
-            _check_start(file.name, data, encoding)
-        text = _recoded(decoder, data, False, file.name, line, encoding)
+            _check_start(file.name, data, encoding, written.encoding_key)
+        text = _recoded(decoder, data, False, file.name, line, encoding, written.encoding_key)
         line += text.count(b"\n")
         yield text
     if decoder is not None:
-        yield _recoded(decoder, b"", True, file.name, line, encoding)
+        yield _recoded(decoder, b"", True, file.name, line, encoding, written.encoding_key)
 
 
 def _raw(file: File) -> Iterator[bytes]:
@@ -78,27 +78,26 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
         ) from None
 
 
-def _check_start(name: str, data: bytes, encoding: str) -> None:
+def _check_start(name: str, data: bytes, encoding: str, key: str) -> None:
     if form := other_form(data):
         raise InputError(f"{name}: is {form} by its first bytes, not what its name says; convert or rename it")
     if encoding.lower().startswith(("utf-16", "utf-32", "utf_16", "utf_32")):
         return
     if b"\0" in (data[:4096].splitlines() or [b""])[0]:
-        raise InputError(
-            f"{name}: line 1: NUL bytes: not a file of text, or UTF-16 without a byte order mark "
-            f"(data.encoding=utf-16-le reads that)"
-        )
+        way = f"{key}=utf-16-le reads that" if key else "convert it to UTF-8"
+        raise InputError(f"{name}: line 1: NUL bytes: not a file of text, or UTF-16 without a byte order mark ({way})")
 
 
-def _recoded(decoder: Any, data: bytes, last: bool, name: str, line: int, encoding: str) -> bytes:
+def _recoded(decoder: Any, data: bytes, last: bool, name: str, line: int, encoding: str, key: str) -> bytes:
     try:
         return decoder.decode(data, last).encode()
     except UnicodeDecodeError as error:
         at = line + error.object.count(b"\n", 0, error.start)
         known = "UTF-8" if encoding.lower() in ("utf-8", "utf8") else encoding
+        way = f", or name its encoding with {key}=NAME" if key else ""
         raise InputError(
             f"{name}: line {at}: byte 0x{error.object[error.start]:02x} is not {known}; convert the file, for instance "
-            f"iconv -f CP1252 -t UTF-8, or name its encoding with data.encoding=NAME"
+            f"iconv -f CP1252 -t UTF-8{way}"
         ) from None
     except UnicodeError as error:
         raise InputError(f"{name}: near line {line}: not {encoding}: {error}") from None

@@ -285,7 +285,7 @@ def test_texts_to_predict_on_need_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"words\ngood\n", "no column 'review'; found 'words'; name yours with data.text_column=NAME"),
+        (b"words\ngood\n", "no column 'review'; found 'words'; name yours with --column/--pair-column NAME"),
         (b'review\ngood\n""\n', "row 2, column 'review': empty text"),
     ],
 )

@@ -311,3 +311,18 @@ def test_a_text_to_predict_on_may_be_compressed_or_arrow(tmp_path):
         file.write_table(pa.table({"text": ["good", "bad"]}))
     assert [*texts(str(tmp_path / "rows.jsonl.gz"), "text")] == ["good", "bad"]
     assert [*texts(str(tmp_path / "rows.arrow"), "text")] == ["good", "bad"]
+
+
+def test_a_file_to_predict_on_is_refused_in_the_words_of_predict_which_has_no_data_keys(tmp_path):
+    from tuneline.tables import texts
+
+    (tmp_path / "other.csv").write_text("body,id\ngood,1\n")
+    with pytest.raises(InputError) as caught:
+        list(texts(str(tmp_path / "other.csv"), "text"))
+    assert "found 'body', 'id'; name yours with --column/--pair-column NAME;" in str(caught.value)
+    for content, way in ((b"text\ncaf\xe9\n", "-t UTF-8"), ("text\na\n".encode("utf-16-le"), "convert it to UTF-8")):
+        (tmp_path / "other.csv").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            list(texts(str(tmp_path / "other.csv"), "text"))
+        assert way in str(caught.value)
+        assert "data." not in str(caught.value)
