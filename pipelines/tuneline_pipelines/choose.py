@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tuneline.artifacts import PreparedData, write_json
 from tuneline.config import Recipe
@@ -18,6 +17,7 @@ from tuneline.search.choose import Candidate, Choosing, recommend
 from tuneline.search.data import prepared
 from tuneline.search.engine import Engine, configured
 from tuneline_pipelines.searching import opened, searching
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State
 from tuneline_pipelines.watch import Tell
 
@@ -127,11 +127,6 @@ NOTE = (
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """The table and the recommendation."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in HEAD:
-        table.add_column(name.format(result["metric"]), overflow="fold")
-    for row in result["table"]:
-        table.add_row(*row)
-    console.print(table)
+    show_table(console, [name.format(result["metric"]) for name in HEAD], result["table"], ("model", "how"), padding=2)
     console.print(result["sentence"], markup=False, soft_wrap=True)
     console.print(f"page      {result['page']}    or    tuneline ui", markup=False, soft_wrap=True)
