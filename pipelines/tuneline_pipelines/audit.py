@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from tuneline.artifacts import SPLITS, PreparedData, read_json
 from tuneline.config import DataConfig, Recipe
@@ -16,6 +15,7 @@ from tuneline.prepare import corrections, report
 from tuneline.prepare.audit import RefusedError
 from tuneline.prepare.prepare import prepare
 from tuneline.tables.files import expanded
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import home
 from tuneline_pipelines.watch import Tell, heard
 
@@ -98,14 +98,12 @@ def _result(folder: Path, manifest: PreparedData | None = None) -> dict[str, Any
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """A row a finding, and where the page is."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("", "check", "what was found", "what was done"):
-        table.add_column(title, no_wrap=title in ("", "check"), overflow="fold")
-    for found in result["findings"]:
-        colour = COLOURS[found["severity"]]
-        cells = (found["check"], found["message"], found["action"])
-        table.add_row(f"[{colour}]{found['severity']}[/{colour}]", *map(escape, cells))
-    console.print(table)
+    table = [
+        [Text(found["severity"], COLOURS[found["severity"]]), found["check"], found["message"], found["action"]]
+        for found in result["findings"]
+    ]
+    texts = ("what was found", "what was done")
+    show_table(console, ("", "check", *texts), table, texts, padding=2)
     rows = ", ".join(f"{name} {count:,}" for name, count in result["rows"].items())
     for name, value in {"verdict": result["verdict"], "rows": rows, "page": result["page"]}.items():
         console.print(f"{name:9} {value}", markup=False, highlight=False, soft_wrap=True)

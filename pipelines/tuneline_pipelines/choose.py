@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tuneline.artifacts import PreparedData, write_json
 from tuneline.config import Recipe
@@ -16,7 +16,8 @@ from tuneline.search import report
 from tuneline.search.choose import Candidate, Choosing, recommend
 from tuneline.search.data import prepared
 from tuneline.search.engine import Engine, configured
-from tuneline_pipelines.searching import trials
+from tuneline_pipelines.searching import opened, searching
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State
 from tuneline_pipelines.watch import Tell
 
@@ -62,12 +63,16 @@ def choose(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
     """
     recipe = asked.recipe
     params = {"choose_models": ",".join(asked.models), "choose_metric": asked.metric}
-    with trials("choose", recipe, state, tell, asked.workers, params) as (engine, root):
+    folder = state.home / "search" / "data"
+    with ExitStack() as stack:
+        stack.enter_context(searching(state, tell, "choose"))
         data: dict[str, Path] = {}
         for name in asked.models:
             own = configured(recipe, {"model.name": name})
-            data[name] = prepared(own.data, own.model, root / "data", recipe.register_.name)
-        choosing = Choosing(recipe, asked.models, data, engine, root / "data", asked.metric,
+            data[name] = prepared(own.data, own.model, folder, recipe.register_.name)
+        # The data come first: input that is refused leaves no failed run.
+        engine = stack.enter_context(opened("choose", recipe, state, asked.workers, params))
+        choosing = Choosing(recipe, asked.models, data, engine, folder, asked.metric,
                             lambda line: tell("choose", 0, 0, line), asked.share)  # fmt: skip
         found = choosing.run()
         manifest = PreparedData.load(data[asked.models[0]])
@@ -122,11 +127,6 @@ NOTE = (
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """The table and the recommendation."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in HEAD:
-        table.add_column(name.format(result["metric"]), overflow="fold")
-    for row in result["table"]:
-        table.add_row(*row)
-    console.print(table)
+    show_table(console, [name.format(result["metric"]) for name in HEAD], result["table"], ("model", "how"), padding=2)
     console.print(result["sentence"], markup=False, soft_wrap=True)
     console.print(f"page      {result['page']}    or    tuneline ui", markup=False, soft_wrap=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tuneline import ledger, registry
 from tuneline.tracking import client
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import open_state
 
 
@@ -51,15 +51,13 @@ def show(console: Console, found: dict[str, Any]) -> None:
     name, champion = found["model"], found["champion"]
     _line(console, f"{name}: the champion is {f'version {champion}' if champion else 'nobody'}")
     if found["moves"]:
-        table = Table(box=None, padding=(0, 1, 0, 0))
-        for title in ("", "when (UTC)", "from", "to", "what", "by", "why"):
-            table.add_column(title, no_wrap=title not in ("by", "why"), overflow="fold")
+        rows: list[list[str]] = []
         for move in found["moves"]:
             what = move["kind"] + (" (override)" if move["override"] else "")
             when = move["at"][:19].replace("T", " ")
             ends = (move["from"] or "none", move["to"] or "none")
-            table.add_row(str(move["number"]), when, *ends, what, _plain(move["who"]), _plain(move["reason"]))
-        console.print(table)
+            rows.append([str(move["number"]), when, *ends, what, move["who"], move["reason"]])
+        show_table(console, ("", "when (UTC)", "from", "to", "what", "by", "why"), rows, ("by", "why"))
     if lost := len(found["conflicts"]):
         _line(console, f"{lost} more came too late and moved nothing (--json shows them)")
     if odd := found["outside"]:
@@ -70,12 +68,6 @@ def show(console: Console, found: dict[str, Any]) -> None:
         )
     if found["missing"]:
         _line(console, f"warning: entries were deleted from the history: {', '.join(map(str, found['missing']))}")
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)
 
 
 def _line(console: Console, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuneline.config import Recipe
 from tuneline.progress import left
+from tuneline.search.data import prepared
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.storage import CHECKPOINTS
@@ -40,16 +41,28 @@ def searching(state: State, tell: Tell, name: str) -> Iterator[None]:
 def trials(
     kind: str, recipe: Recipe, state: State, tell: Tell, workers: int, params: dict[str, Any]
 ) -> Iterator[tuple[Engine, Path]]:
-    """An engine within an MLflow run of its own, which ends as the work does, and the folder of searches.
+    """An engine within an MLflow run of its own, and the folder of searches, once the recipe's data is prepared there.
 
-    What a training measured is kept there, so that the same command, stopped, goes on.
+    Raises:
+        InputError: as of prepare; there is no run then.
     """
     root = state.home / "search"
     with searching(state, tell, kind):
-        run = SearchRun.open(kind, recipe, params, state.artifacts, owner())
-        engine = Engine(root / "trials", run, workers)
-        with closing(run, engine):
+        prepared(recipe.data, recipe.model, root / "data", recipe.register_.name)
+        with opened(kind, recipe, state, workers, params) as engine:
             yield engine, root
+
+
+@contextmanager
+def opened(kind: str, recipe: Recipe, state: State, workers: int, params: dict[str, Any]) -> Iterator[Engine]:
+    """An engine within an MLflow run of its own, which ends as the work does.
+
+    What a training measured is kept, so that the same command, stopped, goes on.
+    """
+    run = SearchRun.open(kind, recipe, params, state.artifacts, owner())
+    engine = Engine(state.home / "search" / "trials", run, workers)
+    with closing(run, engine):
+        yield engine
 
 
 @contextmanager

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tuneline_pipelines.submit import Submitted
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "baseline_accuracy": "baseline",
          "train_examples_per_second": "texts/s"}  # fmt: skip
 PLAIN_SECONDS = 10.0
+NARROWEST = 6
+"""Characters of a column of texts below which a table is no table any more."""
+NO_RUNS = "no runs yet; start one with: tuneline run"
 
 
 class LiveSteps:
@@ -61,9 +67,42 @@ class LiveSteps:
         self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def show_table(
+    console: Console, titles: Sequence[str], rows: Sequence[Sequence[str | Text]], texts: Collection[str],
+    padding: int = 1,
+) -> None:  # fmt: skip
+    """A table, or a field a line where the terminal is too narrow for it: what is no text is never cut or parted.
+
+    Args:
+        console: where to.
+        titles: of the columns.
+        rows: their cells; an empty one has no line of its own.
+        texts: titles of the columns whose cells may go on in the next line.
+        padding: blanks behind each column.
+    """
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [max(cell_len(title), *(row[at].cell_len for row in cells), 0) for at, title in enumerate(titles)]
+    least = [min(NARROWEST, width) if title in texts else width for title, width in zip(titles, widths, strict=True)]
+    if sum(least) + padding * len(titles) <= console.width:
+        table = Table(box=None, padding=(0, padding, 0, 0))
+        for title, width in zip(titles, least, strict=True):
+            table.add_column(title, no_wrap=title not in texts, overflow="fold", min_width=width)
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+        return
+    indent = max(map(cell_len, titles)) + 2
+    for number, row in enumerate(cells):
+        if number:
+            console.print()
+        for title, cell in zip(titles, row, strict=True):
+            if cell:
+                console.print(Text(title.ljust(indent)) + cell, soft_wrap=True)
+
+
 def show_result(console: Console, result: dict[str, Any]) -> None:
     """The metrics, where the model is, and the next command to type."""
-    table = Table("metric", "value")
+    table = Table(Column("metric", overflow="fold"), Column("value", no_wrap=True))
     ranks = {name: rank for rank, name in enumerate(SHOWN)}
     for name, value in sorted(result["metrics"].items(), key=lambda item: (ranks.get(item[0], len(ranks)), item[0])):
         table.add_row(name.replace("_", " "), f"{value:.4g}")
@@ -86,28 +125,35 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
 
 def show_images(console: Console, made: list[dict[str, Any]]) -> None:
     """A row an image."""
-    table = Table("image", "MB", "MB over base", "seconds", box=None, padding=(0, 1, 0, 0))
+    rows: list[list[str]] = []
     for row in made:
         seconds = f"{row['seconds']:.0f}" if row["built"] else "there already"
-        table.add_row(row["reference"], f"{row['size'] / 1e6:.0f}", f"{row['over_base'] / 1e6:.0f}", seconds)
-    console.print(table)
+        rows.append([row["reference"], f"{row['size'] / 1e6:.0f}", f"{row['over_base'] / 1e6:.0f}", seconds])
+    show_table(console, ("image", "MB", "MB over base", "seconds"), rows, ("image",))
 
 
 def show_runs(console: Console, found: list[dict[str, Any]]) -> None:
     """A row a run."""
     if not found:
-        console.print("no runs yet; start one with: tuneline run")
+        others = ", ".join(_experiments())
+        told = f"no runs of that name; there are runs of: {others}" if others else NO_RUNS
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
         return
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for title in ("started", "experiment", "run", "status", *SHOWN.values(), "model"):
-        whole = title in ("started", "run", "status")
-        table.add_column(title, no_wrap=whole, overflow="fold", min_width=None if whole else 6)
+    rows: list[list[str]] = []
     for run in found:
         started = datetime.fromtimestamp(run["started"] / 1000).strftime("%m-%d %H:%M")
         values = [f"{run['metrics'][name]:.4g}" if name in run["metrics"] else "" for name in SHOWN]
         model = run["params"].get("model_name", "")
-        table.add_row(started, run["experiment"], run["run_id"][:8], run["status"].lower(), *values, model)
-    console.print(table)
+        rows.append([started, run["experiment"], run["run_id"][:8], run["status"].lower(), *values, model])
+    titles = ("started", "experiment", "run", "status", *SHOWN.values(), "model")
+    show_table(console, titles, rows, ("experiment", "model"))
+
+
+def _experiments() -> list[str]:
+    """Those that have runs: none were found, and a name with a typo is the likelier reason."""
+    from tuneline.tracking import recent_runs
+
+    return sorted({run["experiment"] for run in recent_runs(100, None)})
 
 
 def show_submitted(console: Console, started: Submitted) -> None:
@@ -124,11 +170,9 @@ def show_remote_runs(console: Console, found: list[dict[str, Any]]) -> None:
     if not found:
         console.print("no runs there yet; start one with: tuneline submit RECIPE --profile PROFILE", markup=False)
         return
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for title in ("started", "run", "state", "minutes", "run id"):
-        table.add_column(title, no_wrap=title != "run", overflow="fold")
+    rows: list[list[str]] = []
     for run in found:
         started = datetime.fromisoformat(run["started"]).astimezone().strftime("%m-%d %H:%M") if run["started"] else ""
         minutes = f"{run['seconds'] / 60:.1f}" if run["seconds"] is not None else ""
-        table.add_row(started, run["name"], (run["state"] or "").lower(), minutes, run["run_id"])
-    console.print(table)
+        rows.append([started, run["name"], (run["state"] or "").lower(), minutes, run["run_id"]])
+    show_table(console, ("started", "run", "state", "minutes", "run id"), rows, ("run",))

@@ -101,6 +101,19 @@ def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_check
     assert list(own_store.rglob("test.arrow")) == []
 
 
+@pytest.mark.parametrize("typo", ["data.train=absent.csv", "data.text_column=nope"])
+@pytest.mark.parametrize("command", ["imbalance", "choose"])
+def test_a_typo_leaves_no_failed_run_behind(ask, tiny_checkpoint, command, typo):
+    from tuneline.tracking import client
+
+    models = ["--models", f"{tiny_checkpoint},{tiny_checkpoint}/"] if command == "choose" else []
+    done = ask(command, typo, *models)
+    assert done.exit_code == 2, done.stderr
+    assert typo.partition("=")[2] in done.stderr
+    experiments = [found.experiment_id for found in client().search_experiments()]
+    assert client().search_runs(experiments) == []
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
