@@ -13,12 +13,11 @@ from tuneline.artifacts import Decision
 from tuneline.config import DecisionConfig
 from tuneline.errors import InputError
 from tuneline.predictions import NONE
-from tuneline.thresholds import fit_thresholds
+from tuneline.thresholds import SMALLEST, fit_thresholds
 
 if TYPE_CHECKING:
     import numpy as np
 
-SMALLEST = 1e-12
 COLDEST, HOTTEST = 0.05, 20.0
 SHOWN = 10
 """Labels that a message names."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from tuneline.artifacts import sha256_file
 from tuneline.errors import InputError, NotHereError
+from tuneline.tables.files import expanded
 
 # Position embeddings of these families start behind the padding index (transformers, create_position_ids).
 _OFFSET_FAMILIES = {"roberta", "camembert", "xlm-roberta", "longformer", "mpnet", "data2vec-text", "xlm-roberta-xl"}
@@ -39,7 +40,7 @@ def resolve(name: str, weights: bool = True) -> Path:
     """
     if name.startswith("s3://"):
         return _from_s3(name, weights)
-    folder = _package_folder(name) if name.startswith("pkg:") else _path(name)
+    folder = _package_folder(name) if name.startswith("pkg:") else expanded(name)
     if (folder / "config.json").is_file():
         return folder
     if name.startswith("pkg:"):
@@ -47,10 +48,6 @@ def resolve(name: str, weights: bool = True) -> Path:
     if folder.exists() or name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
         raise NotHereError(f"model.name: {name}: no checkpoint there (a folder with config.json and model.safetensors)")
     return _from_hub(name, weights)
-
-
-def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib's raises for an unknown user
 
 
 def _patterns(weights: bool) -> list[str]:
@@ -90,7 +87,7 @@ def _from_s3(uri: str, weights: bool) -> Path:
     names = [name for name in names if "/" not in name]
     if "config.json" not in names:
         raise InputError(f"model.name: {uri}: no config.json directly below it; name the checkpoint's own prefix")
-    home = _path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "s3"
+    home = expanded(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "s3"
     whole = home / found.version[:32]
     folder = whole if weights or whole.is_dir() else home / f"{whole.name}-without-weights"
     if not folder.is_dir():

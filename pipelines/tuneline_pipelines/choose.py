@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,27 +63,25 @@ def choose(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
     recipe = asked.recipe
     params = {"choose_models": ",".join(asked.models), "choose_metric": asked.metric}
     folder = state.home / "search" / "data"
-    with ExitStack() as stack:
-        stack.enter_context(searching(state, tell, "choose"))
+    with searching(state, tell, "choose"):
         data: dict[str, Path] = {}
         for name in asked.models:
             own = configured(recipe, {"model.name": name})
             data[name] = prepared(own.data, own.model, folder, recipe.register_.name)
-        # The data come first: input that is refused leaves no failed run.
-        engine = stack.enter_context(opened("choose", recipe, state, asked.workers, params))
-        choosing = Choosing(recipe, asked.models, data, engine, folder, asked.metric,
-                            lambda line: tell("choose", 0, 0, line), asked.share)  # fmt: skip
-        found = choosing.run()
-        manifest = PreparedData.load(data[asked.models[0]])
-        taken, sentence = recommend(found, choosing.labels(), len(manifest.labels), asked.metric)
-        result = {
-            "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "share": asked.share,
-            "validation_rows": manifest.rows["validation"], "candidates": [one.row() for one in found],
-            "ranking": [one.model for one in found if one.round], "seconds": choosing.seconds,
-            "recommended": {"model": taken.model, "how": taken.how}, "sentence": sentence,
-        }  # fmt: skip
-        _publish(engine, found, result)
-        return result
+        with opened("choose", recipe, state, asked.workers, params) as engine:
+            choosing = Choosing(recipe, asked.models, data, engine, folder, asked.metric,
+                                lambda line: tell("choose", 0, 0, line), asked.share)  # fmt: skip
+            found = choosing.run()
+            manifest = PreparedData.load(data[asked.models[0]])
+            taken, sentence = recommend(found, choosing.labels(), len(manifest.labels), asked.metric)
+            result = {
+                "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "share": asked.share,
+                "validation_rows": manifest.rows["validation"], "candidates": [one.row() for one in found],
+                "ranking": [one.model for one in found if one.round], "seconds": choosing.seconds,
+                "recommended": {"model": taken.model, "how": taken.how}, "sentence": sentence,
+            }  # fmt: skip
+            _publish(engine, found, result)
+            return result
 
 
 def _cells(one: Candidate, metric: str) -> list[str]:

@@ -14,7 +14,7 @@ from tuneline.search import report
 from tuneline.search.data import folds, prepared
 from tuneline.search.engine import Engine
 from tuneline.search.imbalance import METRICS, Trained, compare, recommend, refuse_unheld, train_all
-from tuneline_pipelines.searching import counter, trials
+from tuneline_pipelines.searching import counter, opened, searching
 from tuneline_pipelines.state import State
 from tuneline_pipelines.watch import Tell
 
@@ -46,23 +46,25 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
     """
     recipe = asked.recipe
     params = {"imbalance_seeds": asked.seeds, "imbalance_folds": asked.folds, "imbalance_metric": asked.metric}
-    with trials("imbalance", recipe, state, tell, asked.workers, params) as (engine, root):
-        data = prepared(recipe.data, recipe.model, root / "data", recipe.register_.name)
-        parts = folds(data, asked.folds, root / "data") if asked.folds else [data]
-        refuse_unheld(parts, asked.metric)
-        found = train_all(recipe, parts, asked.seeds, engine, counter(tell, "imbalance", "trainings"))
-        tell("imbalance", 0, 0, "intervals")
-        rows = compare(found)
-        rare = found.names[found.rare]
-        choice, sentence = recommend(rows, asked.metric, rare)
-        result = {
-            "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "seeds": asked.seeds,
-            "folds": asked.folds, "held_out_rows": len(found.labels), "rarest": rare,
-            "rows_of_rarest": {"train": found.counts[found.rare], "held_out": int((found.labels == found.rare).sum())},
-            "not_held_out": found.unheld, "treatments": rows, "recommended": choice, "sentence": sentence,
-        }  # fmt: skip
-        _publish(engine, found, result)
-        return result
+    folder = state.home / "search" / "data"
+    with searching(state, tell, "imbalance"):
+        data = prepared(recipe.data, recipe.model, folder, recipe.register_.name)
+        with opened("imbalance", recipe, state, asked.workers, params) as engine:
+            parts = folds(data, asked.folds, folder) if asked.folds else [data]
+            refuse_unheld(parts, asked.metric)
+            found = train_all(recipe, parts, asked.seeds, engine, counter(tell, "imbalance", "trainings"))
+            tell("imbalance", 0, 0, "intervals")
+            rows = compare(found)
+            rare, held_out = found.names[found.rare], int((found.labels == found.rare).sum())
+            choice, sentence = recommend(rows, asked.metric, rare)
+            result = {
+                "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "seeds": asked.seeds,
+                "folds": asked.folds, "held_out_rows": len(found.labels), "rarest": rare,
+                "rows_of_rarest": {"train": found.counts[found.rare], "held_out": held_out},
+                "not_held_out": found.unheld, "treatments": rows, "recommended": choice, "sentence": sentence,
+            }  # fmt: skip
+            _publish(engine, found, result)
+            return result
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

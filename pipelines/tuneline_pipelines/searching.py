@@ -6,12 +6,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from tuneline.config import Recipe
 from tuneline.progress import left
-from tuneline.search.data import prepared
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.storage import CHECKPOINTS
@@ -38,26 +36,11 @@ def searching(state: State, tell: Tell, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def trials(
-    kind: str, recipe: Recipe, state: State, tell: Tell, workers: int, params: dict[str, Any]
-) -> Iterator[tuple[Engine, Path]]:
-    """An engine within an MLflow run of its own, and the folder of searches, once the recipe's data is prepared there.
-
-    Raises:
-        InputError: as of prepare; there is no run then.
-    """
-    root = state.home / "search"
-    with searching(state, tell, kind):
-        prepared(recipe.data, recipe.model, root / "data", recipe.register_.name)
-        with opened(kind, recipe, state, workers, params) as engine:
-            yield engine, root
-
-
-@contextmanager
 def opened(kind: str, recipe: Recipe, state: State, workers: int, params: dict[str, Any]) -> Iterator[Engine]:
     """An engine within an MLflow run of its own, which ends as the work does.
 
-    What a training measured is kept, so that the same command, stopped, goes on.
+    What a training measured is kept, so that the same command, stopped, goes on. The data are prepared before: input
+    that is refused then leaves no failed run.
     """
     run = SearchRun.open(kind, recipe, params, state.artifacts, owner())
     engine = Engine(state.home / "search" / "trials", run, workers)

@@ -9,17 +9,15 @@ import codecs
 import csv
 import hashlib
 import io
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tuneline.errors import InputError, NotHereError
 from tuneline.prepare.classes import shown
-from tuneline.tables.files import shown_column, shown_columns
+from tuneline.tables.files import expanded, shown_column, shown_columns
 
 DROP = "-"
 """In new_label: take the row out. A label that is called so is written '-."""
@@ -152,7 +150,7 @@ def load(path: str, label_map: Mapping[str, str] | None = None) -> Corrections:
 
 
 def _text(path: str, place: str) -> str:
-    file = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
+    file = expanded(path)
     if not file.is_file():
         raise NotHereError(f"{place}: no such file; give a label_errors.csv whose column new_label is filled in")
     try:
