@@ -61,8 +61,7 @@ def line_of(job: Job, share: float) -> Line:
 
 
 def texts_of(job: Job) -> int:
-    asked = re.search(r"max_train=(\d+)", job.command)
-    return int(asked.group(1)) if asked else SCENARIOS[job.scenario].counted
+    return int(next(word for word in job.words if word.startswith("data.max_train=")).partition("=")[2])
 
 
 def rate_line(job: Job, best: float) -> Line:
