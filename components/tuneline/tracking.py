@@ -10,6 +10,7 @@ RUNNING.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,11 @@ _QUICK, _PATIENT, _LAST_WORD = 4, 7, 1
 """Retries of a request: half a minute for a person who waits, four (MLflow's own) for a step, seconds at the end."""
 # MLflow's own tag for what an experiment is for; without it the UI guesses from what it finds there.
 _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+def with_driver(url: str) -> str:
+    """The address of a database, PostgreSQL's with the driver that comes with tuneline: SQLAlchemy looks for psycopg 3."""
+    return re.sub("^postgres(ql)?://", "postgresql+psycopg2://", url)
 
 
 def client() -> MlflowClient:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from tuneline.errors import ServiceError, without_credentials
 
 _CLIENTS = ("requests", "urllib3")
+_DRIVERS = ("psycopg", "psycopg2", "MySQLdb", "pymysql", "pyodbc")
 _STORAGE = ("botocore", "boto3", "s3transfer")
 Answer = TypeVar("Answer")
 _PATIENCE_SECONDS = 180
@@ -53,6 +54,9 @@ def trouble(error: BaseException) -> str | None:
         return text
     if package in _STORAGE:
         return without_credentials(f"S3: {text}")[:500]
+    if isinstance(error, ModuleNotFoundError) and error.name in _DRIVERS:
+        needed = f"the database that MLFLOW_TRACKING_URI names needs Python's {error.name}"
+        return f"{needed}; install it, or name another driver, as in mysql+pymysql://..."
     if said := _of_database(error):
         whose = "the study's database" if package == "optuna" else "the database"  # a study's, or MLflow's own
         return without_credentials(f"{whose}: {' '.join(said.split())}")[:500]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Annotated, Any, NoReturn
@@ -25,6 +27,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         end = partial(fail, as_json=bool(values.get("as_json")))
         try:
             function(*args, **values)
+            sys.stdout.flush()  # a full disk is told here, and not by Python at its end
         except ConflictError as error:
             end(str(error), 3)
         except InputError as error:
@@ -48,8 +51,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
 def fail(message: str, code: int, as_json: bool = False) -> NoReturn:
     """End the command with one line, and its exit status."""
-    if as_json:
-        print(json.dumps({"status": "failed", "error": message}))
+    try:
+        if as_json:
+            print(json.dumps({"status": "failed", "error": message}))
+        sys.stdout.flush()
+    except OSError:  # the disk that stdout goes to is full: what waits would be tried again at the end, by Python
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     told.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 

@@ -64,14 +64,14 @@ def open_state() -> State:
         folder
     ):  # else it is a project's
         ignored.write_text("*\n", encoding="utf-8")
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    from tuneline.tracking import check_server, with_driver
+
+    uri = with_driver(os.environ.get("MLFLOW_TRACKING_URI", ""))
     artifacts = None if uri else (folder / "artifacts").as_uri()
     uri = uri or _local_store(folder / "mlflow.db")
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    from tuneline.tracking import check_server
-
     check_server()
     return State(folder, uri, artifacts)
 

@@ -144,6 +144,13 @@ def test_a_study_s_database_that_is_away_is_one_line_without_its_password(tmp_pa
     assert trouble(raised(study.set_user_attr, "a", 1)) == "the study's database: no such table: study_user_attributes"
 
 
+def test_a_database_whose_driver_is_not_installed_is_told_with_what_to_do() -> None:
+    import sqlalchemy
+
+    said = trouble(raised(sqlalchemy.create_engine, "mysql://me:hunter2@127.0.0.1/mlflow")) or ""
+    assert said.startswith("the database that MLFLOW_TRACKING_URI names needs Python's MySQLdb; install it")
+
+
 def test_other_errors_are_none_of_a_servers_trouble() -> None:
     import requests
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import reviews
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import TUNELINE, Project
 
 ROWS = [f"{text},{label}" for text, label in reviews(60)]
 GOOD = "\n".join(["text,label", *ROWS])
@@ -94,3 +95,14 @@ def test_a_checkpoint_that_is_no_classifier_of_texts_is_refused(project: Project
     line = refused(project, "data.train=good.csv", "model.name=broken", "model.max_length=32")
     assert "model.name: broken" in line
     assert project.statuses() == {"pipeline": "FAILED", "prepare": "FINISHED", "train": "FAILED"}
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["runs", "--json"]])
+def test_a_full_disk_that_stdout_goes_to_is_told_in_one_line(project: Project, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [TUNELINE, *arguments], cwd=project.folder, env=project.environment, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"

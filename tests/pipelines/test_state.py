@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 
 from tuneline import tracking
@@ -104,3 +105,10 @@ def test_a_state_folder_that_cannot_be_is_told(
     monkeypatch.setenv("TUNELINE_HOME", named)
     with pytest.raises(InputError, match=rf"^TUNELINE_HOME: .*{told}"):
         open_state()
+
+
+def test_a_postgresql_store_is_opened_with_the_driver_that_is_installed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@127.0.0.1:1/mlflow")
+    assert sqlalchemy.create_engine(open_state().tracking_uri).driver == "psycopg2"

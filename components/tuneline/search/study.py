@@ -7,7 +7,6 @@ and after five minutes without a heartbeat from another.
 from __future__ import annotations
 
 import random
-import re
 import secrets
 import time
 import warnings
@@ -19,6 +18,7 @@ from tuneline.config import Recipe, SweepConfig
 from tuneline.errors import InputError, without_credentials
 from tuneline.search.data import address
 from tuneline.search.space import Range, Space, own, told
+from tuneline.tracking import with_driver
 
 if TYPE_CHECKING:
     import optuna
@@ -106,13 +106,11 @@ def _storage(url: str) -> Any:
     from sqlalchemy import event
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    # SQLAlchemy would look for psycopg 3; what comes with tuneline[tracking] is psycopg 2.
-    driven = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", url)
     patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):
         try:
             storage = optuna.storages.RDBStorage(
-                driven, engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
+                with_driver(url), engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=_again,
             )  # fmt: skip
             if storage.engine.name == "sqlite":
