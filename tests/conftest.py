@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from infra.local.stack import free_port as free_port
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: tests share their cores
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what is in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
 

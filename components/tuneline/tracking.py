@@ -41,7 +41,7 @@ _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def with_driver(url: str) -> str:
-    """The address of a database, PostgreSQL's with the driver that comes with tuneline: SQLAlchemy looks for psycopg 3."""
+    """A database's address, PostgreSQL's with psycopg 2, which comes with tuneline: SQLAlchemy looks for psycopg 3."""
     return re.sub("^postgres(ql)?://", "postgresql+psycopg2://", url)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ from tests.benchmarks.results.plan import (
     jobs,
 )
 from tuneline.config import Recipe
+
+pytestmark = pytest.mark.medium
 
 TESTS = 300
 BASE = {LINEAR: 0.80, HEAD: 0.78, TOP: 0.85, ALL: 0.90, ARTICLE: 0.70}

@@ -25,6 +25,8 @@ from tuneline.evaluate.metrics import measure, score
 from tuneline.predictions import NONE
 from tuneline.thresholds import ROUNDS, _crossings
 
+pytestmark = pytest.mark.medium
+
 
 def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """What a softmax gives of the same logits divided by a temperature."""

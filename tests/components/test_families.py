@@ -28,6 +28,8 @@ from tuneline.tracking import step_run
 from tuneline.train.network import load_network
 from tuneline.train.train import train
 
+pytestmark = pytest.mark.medium
+
 ROWS = reviews(240)
 TEXTS = [text for text, _ in reviews(4, start=900)] + [
     "good", "good bad", "the plot", "awful but nice", "nice but awful", "a film", "Bad, was it NOT?", "日本 ünï 7",

@@ -33,6 +33,8 @@ from tuneline.tokenizer import copy_tokenizer
 from tuneline.tokens import Encoder
 from tuneline.train.train import _examples, train
 
+pytestmark = pytest.mark.medium
+
 POLICIES = ("head", "tail", "head_tail", "windows")
 LENGTH = 12
 ROWS = {"train": 24, "validation": 9, "test": 20}

@@ -12,6 +12,8 @@ from tuneline.errors import ConflictError, InputError
 from tuneline.promotion import become_first, promote, rollback
 from tuneline.registry import copy, find
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def desk(store):

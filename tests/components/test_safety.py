@@ -22,6 +22,8 @@ from tuneline.serve.model import Classifier
 from tuneline.tracking import client, step_run
 from tuneline_pipelines.cli import app
 
+pytestmark = pytest.mark.medium
+
 TEXTS = ["a good film", "a bad plot"]
 
 

@@ -33,6 +33,8 @@ from tuneline.statistics import (
     wilson,
 )
 
+pytestmark = pytest.mark.medium
+
 EQUAL = world(0.90, 0.90, unequal=0.07)
 APART = world(0.91, 0.89, unequal=0.07)
 

@@ -25,6 +25,8 @@ from tuneline.tracking import (
     step_run,
 )
 
+pytestmark = pytest.mark.medium
+
 MANIFEST = PreparedData(
     labels=["neg", "pos"], rows={"train": 7, "validation": 1, "test": 2},
     sha256={"train": "a" * 64, "validation": "b" * 64, "test": "c" * 64, "all": "d" * 64},

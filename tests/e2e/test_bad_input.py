@@ -6,9 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.conftest import reviews
 from tests.e2e.conftest import TUNELINE, Project
+from tuneline_pipelines.cli import app
+
+pytestmark = pytest.mark.medium
 
 ROWS = [f"{text},{label}" for text, label in reviews(60)]
 GOOD = "\n".join(["text,label", *ROWS])
@@ -40,34 +44,68 @@ BEFORE = [
     ("no share", ["data.train=good.csv", "data.test_share=0"], "data.test_share: 0 given; must be above 0"),
     ("no value", ["data.train=good.csv", "train.epochs"], "not an override; write key.path=value"),
 ]
-DURING = [
+PREPARED = [
     ("header only", "header.csv", "holds no rows"),
-    ("no text column", "no_text.csv", "no column 'text'; found 'body', 'label'"),
-    ("one class", "one_class.csv", "only one class ('pos')"),
     ("empty text", "empty_text.csv", "row 61, column 'text': empty text"),
     ("no label", "no_label.csv", "row 61, column 'label': no label"),
     ("not UTF-8", "latin1.csv", "line 62: byte 0xe9 is not UTF-8"),
     ("ragged row", "ragged.csv", "row 61 (line 62) has 3 cells, the header has 2"),
 ]
+"""What preparing refuses: `plan` prepares a sample in its own process."""
+DURING = [
+    ("no text column", "no_text.csv", "no column 'text'; found 'body', 'label'"),
+    ("one class", "one_class.csv", "only one class ('pos')"),
+]
+
+
+def write_files(project: Project) -> None:
+    for name, content in FILES.items():
+        (project.folder / name).write_bytes(content)
+    (project.folder / "nothing").mkdir()
 
 
 def refused(project: Project, *arguments: str) -> str:
-    for name, content in FILES.items():
-        (project.folder / name).write_bytes(content)
-    (project.folder / "nothing").mkdir(exist_ok=True)
+    """The one line of a command in a process of its own."""
+    write_files(project)
     done = project.tuneline("run", "text", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.stderr.strip().endswith(line)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    return line_of(done.stderr)
+
+
+def refused_here(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """The one line of a command in this process, whose imports are half of the time of the other."""
+    write_files(project)
+    monkeypatch.chdir(project.folder)
+    for name in ("MLFLOW_TRACKING_URI", "TUNELINE_HOME"):
+        monkeypatch.delenv(name)
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    return line_of(done.stderr)
+
+
+def line_of(told: str) -> str:
+    assert "Traceback" not in told
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert told.strip().endswith(line)
     return line
 
 
 @pytest.mark.parametrize(("arguments", "told"), [case[1:] for case in BEFORE], ids=[case[0] for case in BEFORE])
-def test_what_can_be_seen_before_a_run_leaves_no_run(project: Project, arguments: list[str], told: str) -> None:
-    assert told in refused(project, *arguments)
+def test_what_can_be_seen_before_a_run_leaves_no_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    assert told in refused_here(project, monkeypatch, "run", "text", *arguments)
     assert project.statuses() == {}
+
+
+@pytest.mark.parametrize(("file", "told"), [case[1:] for case in PREPARED], ids=[case[0] for case in PREPARED])
+def test_what_preparing_refuses_is_told_with_its_file_and_row(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, file: str, told: str
+) -> None:
+    model = [f"model.name={tiny_checkpoint}", "model.max_length=16"]
+    line = refused_here(project, monkeypatch, "plan", "text", f"data.train={file}", *model)
+    assert told in line
+    assert file in line or "data.train" in line
 
 
 @pytest.mark.parametrize(("file", "told"), [case[1:] for case in DURING], ids=[case[0] for case in DURING])

@@ -26,6 +26,8 @@ from tests.pipelines.kfp_nodes import STEPS, succeeding
 from tests.pipelines.kfp_server import KfpServer
 from tuneline_pipelines.compile import check
 
+pytestmark = pytest.mark.medium
+
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 CHEAP = ["model.max_length=16", "train.epochs=1", "register.rules.beats_baseline=false"]

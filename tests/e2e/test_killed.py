@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import reviews
 from tests.e2e.conftest import Project
 
+pytestmark = pytest.mark.medium
+
 
 def write_reviews(project: Project) -> None:
     rows = "\n".join(f"{text},{label}" for text, label in reviews(400))

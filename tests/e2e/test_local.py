@@ -13,6 +13,8 @@ import pytest
 import yaml
 from infra.local.stack import StackError, write_env
 
+pytestmark = pytest.mark.medium
+
 FOLDER = Path(__file__).parents[2] / "infra" / "local"
 COMPOSE = FOLDER / "compose.yaml"
 

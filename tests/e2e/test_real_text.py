@@ -30,8 +30,16 @@ def test_imdb_is_learned_from_the_ends_of_six_hundred_reviews(project: Project, 
 @pytest.mark.parametrize(
     ("recipe", "more", "floor"),
     [
-        ("ag_news", ["data.test={}/ag_news/test.parquet", "data.max_train=1200", "data.max_test=1000",
-                     "data.max_validation=200"], 0.85),
+        (
+            "ag_news",
+            [
+                "data.test={}/ag_news/test.parquet",
+                "data.max_train=1200",
+                "data.max_test=1000",
+                "data.max_validation=200",
+            ],
+            0.85,
+        ),
         ("sms_spam", ["data.max_train=1200", "data.max_validation=200"], 0.97),
     ],
 )

@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import free_port, reviews
 from tests.e2e.conftest import Project
 
+pytestmark = pytest.mark.medium
+
 FILE = "python3 'reviews'.csv"  # KFP's runner rewrites the word python3, and hands what it runs to a shell
 
 

@@ -22,6 +22,8 @@ from tests.conftest import reviews
 from tests.e2e.conftest import Project
 from tuneline_pipelines.cli import app
 
+pytestmark = pytest.mark.medium
+
 
 def words(checkpoint: Path, *more: str) -> list[str]:
     return ["sweep", "text", "data.train=rows.csv", "data.validation_share=0.3", f"model.name={checkpoint}",

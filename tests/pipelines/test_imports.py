@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "mlflow", "kfp", "sklearn", "datasets", "pandas")
 

@@ -28,6 +28,8 @@ from tuneline_pipelines.init import Columns, Where, next_commands, write
 from tuneline_pipelines.outlook import Limit, show
 from tuneline_pipelines.plan import _smaller
 
+pytestmark = pytest.mark.medium
+
 NUMBER, TEXT = {"type": "number", "minimum": 0}, {"type": "string"}
 RANGE = {"type": "object", "properties": dict.fromkeys(("low", "expected", "high"), NUMBER),
          "required": ["low", "expected", "high"], "additionalProperties": False}  # fmt: skip

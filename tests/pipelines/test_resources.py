@@ -19,6 +19,8 @@ from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import load_profile
 from tuneline_pipelines.state import State
 
+pytestmark = pytest.mark.medium
+
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 PROFILE: dict[str, Any] = {
     "images": {"prefix": "registry.example.com/ml/", "pull_secrets": ["registry"]},

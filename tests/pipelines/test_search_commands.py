@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from tuneline_pipelines.cli import app
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def ask(tmp_path: Path, tiny_checkpoint: Path, reviews_csv: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,6 +20,8 @@ from tuneline_pipelines.resources import Profile
 from tuneline_pipelines.submit import cron, submit
 from tuneline_pipelines.wire import RemoteError
 
+pytestmark = pytest.mark.medium
+
 NEW = [
     "GET healthz", "GET pipelines/names/tuneline-finetune", "POST pipelines", "GET pipelines/ID/versions",
     "POST pipelines/upload_version", "GET experiments", "POST experiments", "POST runs",

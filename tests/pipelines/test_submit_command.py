@@ -18,6 +18,8 @@ from tests.pipelines.submitting import Command, profile_of
 
 from tuneline_pipelines import follow
 
+pytestmark = pytest.mark.medium
+
 
 def test_submit_tells_links_and_json_gives_one_object(server: KfpServer, tuneline: Command) -> None:
     done = tuneline("submit", "register.name=topics", "--json")

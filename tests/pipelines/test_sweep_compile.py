@@ -21,6 +21,8 @@ from tuneline_pipelines.compile import check, compile_sweep
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import Profile
 
+pytestmark = pytest.mark.medium
+
 DATABASE = {"name": "studies", "keys": {"url": STORAGE}}
 TREE: dict[str, Any] = {
     "secrets": [DATABASE],

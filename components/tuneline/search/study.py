@@ -110,8 +110,8 @@ def _storage(url: str) -> Any:
     for attempt in range(5):
         try:
             storage = optuna.storages.RDBStorage(
-                with_driver(url), engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=_again,
+                with_driver(url), engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=_again,
             )  # fmt: skip
             if storage.engine.name == "sqlite":
                 event.listen(storage.engine, "begin", _lock)

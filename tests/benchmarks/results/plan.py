@@ -1,7 +1,7 @@
 """What is measured: sizes, ways of tuning and their settings. Each training is a `tuneline run` command.
 
-The sizes are what two cores without AMX train and answer in an hour and a half or so when nothing else runs. Settings are
-those of the recipes that ship; what a recipe does not say is chosen on validation rows first (`choosing`), never on
+The sizes are what two cores without AMX train and answer in an hour and a half or so when nothing else runs. Settings
+are those of the recipes that ship; what a recipe does not say is chosen on validation rows first (`choosing`), never on
 test rows.
 """
 

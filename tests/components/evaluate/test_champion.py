@@ -20,6 +20,8 @@ from tuneline.predictions import Predictions, contaminated, load_training_keys
 from tuneline.register.register import register_step
 from tuneline.serve.model import Classifier
 
+pytestmark = pytest.mark.medium
+
 RULES = {"beats_baseline": False}
 
 

@@ -24,6 +24,8 @@ from tuneline.prepare import chunks
 from tuneline.prepare.prepare import pin, prepare
 from tuneline.prepare.workers import Pool
 
+pytestmark = pytest.mark.medium
+
 NO_SEARCH = {"label_errors": False}
 
 

@@ -22,6 +22,8 @@ from tuneline.errors import InputError, ServiceError
 from tuneline.prepare.sources import fingerprint, open_source
 from tuneline.s3 import fetch, listing
 
+pytestmark = pytest.mark.medium
+
 CSV = b"text,label\ngood,pos\nbad,neg\n"
 ROWS = [("good", "pos"), ("bad", "neg")]
 

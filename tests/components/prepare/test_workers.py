@@ -16,6 +16,8 @@ import pytest
 from tuneline.errors import InputError, ServiceError
 from tuneline.prepare.workers import FEW, Pool, usable_cores
 
+pytestmark = pytest.mark.medium
+
 TASKS = [(number, 0.02 if number % 5 == 0 else 0.0) for number in range(40)]
 
 

@@ -21,6 +21,8 @@ from tuneline.register.register import register
 from tuneline.tracking import PARENT, open_pipeline_run, step_run
 from tuneline_pipelines.cli import app
 
+pytestmark = pytest.mark.medium
+
 RULES = Rules(beats_baseline=False)
 
 

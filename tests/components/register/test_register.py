@@ -19,6 +19,8 @@ from tuneline.registry import download, find
 from tuneline.serve.model import Classifier
 from tuneline.tracking import PARENT, open_pipeline_run, step_run
 
+pytestmark = pytest.mark.medium
+
 METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "log_loss": 0.3, "baseline_accuracy": 0.85, "baseline_macro_f1": 0.7}
 BEATEN = "0.9000 against the baseline's 0.8500 (right alone in 100 and 50 of 1000 rows, exact McNemar p = 2.7e-05)"
 STRICT = RegisterConfig(name="desk", rules=Rules(min_accuracy=0.95))

@@ -13,6 +13,8 @@ from tuneline.search.data import prepared
 from tuneline.search.engine import Engine, configured
 from tuneline.search.transfer import head_proba, logme
 
+pytestmark = pytest.mark.medium
+
 ROWS = 600
 
 

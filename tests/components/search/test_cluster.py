@@ -32,6 +32,8 @@ from tuneline.search.cluster import (
 )
 from tuneline.search.sweep import reading
 
+pytestmark = pytest.mark.medium
+
 SPACE = {"train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
 BLOCK = {"space": SPACE, "pruner": "none", "finalists": 2, "seeds": 2}
 

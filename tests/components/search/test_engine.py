@@ -21,6 +21,8 @@ from tuneline.search.data import first_rows, folds, prepared, share
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 
+pytestmark = pytest.mark.medium
+
 
 def trials_below(process: psutil.Process) -> list[psutil.Process]:
     """The processes that train: children of the fork server, which is a child of this one."""

@@ -13,6 +13,8 @@ from tuneline.search.data import folds
 from tuneline.search.imbalance import PLAIN, THRESHOLDS, Trained, answers_of, compare, recommend, train_all
 from tuneline.search.paired import of_answers, of_ranking
 
+pytestmark = pytest.mark.medium
+
 ROWS, RARE = 1500, 0.05
 
 

@@ -13,6 +13,8 @@ from tuneline.errors import InputError
 from tuneline.search import study as studies
 from tuneline.search.space import Range, study_name
 
+pytestmark = pytest.mark.medium
+
 RATE = "train.learning_rate"
 SPACE = {RATE: Range(1e-3, 1e-2, log=True)}
 

@@ -26,6 +26,8 @@ from tuneline.search.report import front
 from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
 from tuneline.search.sweep import Sweep, reading
 
+pytestmark = pytest.mark.medium
+
 
 @pytest.fixture
 def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:

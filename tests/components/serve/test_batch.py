@@ -22,6 +22,8 @@ from tuneline.serve.batch import check_output, merge, plan, predict_shard
 from tuneline.serve.model import Classifier
 from tuneline.tracking import StepRun
 
+pytestmark = pytest.mark.medium
+
 TEXTS = [text for text, _ in reviews(23)]
 
 

@@ -25,6 +25,8 @@ from tuneline.serve import batch
 from tuneline.serve.model import Classifier
 from tuneline.tracking import step_run
 
+pytestmark = pytest.mark.medium
+
 KINDS: dict[str, dict[str, Any]] = {
     "thresholds": {"thresholds": {"neg": 0.01, "pos": 0.99}},
     "costs": {"costs": {"neg": {"pos": 100}, "pos": {"neg": 0.01}}},

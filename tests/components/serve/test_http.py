@@ -21,6 +21,8 @@ from tuneline.serve import server
 from tuneline.serve.model import Classifier
 from tuneline.serve.service import Options
 
+pytestmark = pytest.mark.medium
+
 ASKED = [text for text in TEXTS if text][:40]
 
 

@@ -23,6 +23,8 @@ from tuneline.errors import InputError
 from tuneline.serve import resume
 from tuneline.serve.model import Classifier
 
+pytestmark = pytest.mark.medium
+
 ROOT = Path(__file__).parents[3]
 TEXTS = [text for text, _ in reviews(600)]
 ROWS = [{"text": text} for text in TEXTS]

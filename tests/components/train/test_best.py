@@ -17,6 +17,8 @@ from tuneline.train.checkpoints import Checkpoints
 from tuneline.train.group import Group
 from tuneline.train.loop import Examples, measure, train_loop
 
+pytestmark = pytest.mark.medium
+
 FLIPPED = Examples(toy(40).input_ids, [1 - label for label in toy(40).labels])
 """What a model that learns the task gets wrong, the more the longer it learns: its first epoch is its best."""
 

@@ -26,6 +26,8 @@ from tuneline.train.freezing import freeze
 from tuneline.train.group import Group
 from tuneline.train.loop import Examples, train_loop
 
+pytestmark = pytest.mark.medium
+
 MODES = {"head": {"tune": "head"}, "top": {"tune": "top_layers", "top_layers": 1}, "both": {"tune": "top_layers"}}
 CASES = [(name, mode) for name in FAMILIES for mode in MODES if mode == "head" or name != "albert"]
 GROUP, ORIGIN = Group(), {"data": "of a test"}

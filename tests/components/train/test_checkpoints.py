@@ -24,6 +24,8 @@ from tuneline.train.group import Group
 from tuneline.train.loop import train_loop
 from tuneline.train.train import origin, train, training_key
 
+pytestmark = pytest.mark.medium
+
 SETTINGS = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
 STEPS = 15  # 3 epochs of 5
 

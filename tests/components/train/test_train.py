@@ -27,6 +27,8 @@ from tuneline.tracking import KFP_RUN, step_run
 from tuneline.train import processes
 from tuneline.train.train import load_network, train, train_step
 
+pytestmark = pytest.mark.medium
+
 SHORT = TrainConfig(epochs=1, learning_rate=1e-3, batch_size=32)
 OUTPUT = {"config.json", "model.safetensors", "tokenizer.json", "tuneline.json"}
 

@@ -23,6 +23,8 @@ from tuneline.train.record import FileRecorder, JobFailed
 from tuneline.train.train import train, train_step
 from tuneline.train.trainjob import fit
 
+pytestmark = pytest.mark.medium
+
 # In bf16 the rows of two processes would be rounded otherwise than those of one.
 TWO = TrainConfig(
     epochs=2, learning_rate=1e-3, batch_size=7, distributed=Distributed(nodes=2), precision="fp32"
