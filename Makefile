@@ -10,7 +10,7 @@ run: $(VENV)/installed
 	$(BIN)/tuneline run
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/installed checks
 	$(BIN)/python -m pytest -m slow -n 2
