@@ -28,15 +28,23 @@ class _TwiceError(Exception):
 class _Once(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML's own loader silently takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # as written: what `<<` merges is not in it yet
         seen: dict[str, int] = {}
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
             line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and seen.setdefault(key.value, line) != line:
+            if key.value in seen:
                 raise _TwiceError(
                     f"line {line}: {key.value!r} stands in line {seen[key.value]} already; put both into one"
                 )
-        return super().construct_mapping(node, deep)
+            seen[key.value] = line
+        return node
+
+
+def _read(text: str) -> Any:
+    return yaml.load(text, _Once)  # noqa: S506 - a SafeLoader
 
 
 def validate(schema: type[S], values: Any, where: str = "") -> S:
@@ -146,7 +154,7 @@ def read_mapping(path: Path, name: str, schema: type[Section]) -> dict[str, Any]
         InputError: it is missing or no YAML mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506 - a SafeLoader
+        tree = _read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror}); give a YAML file") from None
     except _TwiceError as error:
@@ -181,6 +189,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _scalar(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return _read(text)
+    except _TwiceError as error:
+        raise InputError(f"{key}: {error}") from None
     except (yaml.YAMLError, ValueError):
         raise InputError(f"{key}: {text!r} given; not a YAML value") from None

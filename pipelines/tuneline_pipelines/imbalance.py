@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tuneline.artifacts import write_json
 from tuneline.config import Recipe
@@ -15,6 +14,7 @@ from tuneline.search.data import folds, prepared
 from tuneline.search.engine import Engine
 from tuneline.search.imbalance import METRICS, Trained, compare, recommend, refuse_unheld, train_all
 from tuneline_pipelines.searching import counter, opened, searching
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State
 from tuneline_pipelines.watch import Tell
 
@@ -110,12 +110,8 @@ def about(result: dict[str, Any]) -> str:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """The table and the recommendation."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in _head(result["rarest"]):
-        table.add_column(name, overflow="fold")
-    for row in result["treatments"]:
-        table.add_row(*_cells(row))
-    console.print(table)
+    rows = [_cells(row) for row in result["treatments"]]
+    show_table(console, _head(result["rarest"]), rows, ("treatment",), padding=2)
     console.print(about(result), markup=False, soft_wrap=True)
     console.print(result["sentence"], markup=False, soft_wrap=True)
     console.print(f"page      {result['page']}    or    tuneline ui", markup=False, soft_wrap=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tuneline.config import Recipe
 from tuneline.prepare.prepare import pin
@@ -22,6 +21,7 @@ from tuneline.search.record import SearchRun
 from tuneline.search.space import readings, space_of, study_name
 from tuneline.search.sweep import Sweep, reading
 from tuneline_pipelines.searching import closing, searching
+from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State, lives, owner
 from tuneline_pipelines.watch import Tell
 
@@ -89,12 +89,15 @@ def sweep(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """The finalists, and the next command to type."""
-    table = Table("trial", f"validation {result['metric']}", "seeds", "seconds", "settings", box=None)
-    for row in result["finalists"]:
-        score = report.interval(row["score"], row["low"], row["high"])
-        seeds, seconds = str(len(row["seeds"])), f"{row['seconds']:.1f}"
-        table.add_row(str(row["trial"]), score, seeds, seconds, report.spell(row["overrides"]))
-    console.print(table)
+    titles = ("trial", f"validation {result['metric']}", "seeds", "seconds", "settings")
+    rows = [
+        [
+            str(row["trial"]), report.interval(row["score"], row["low"], row["high"]), str(len(row["seeds"])),
+            f"{row['seconds']:.1f}", report.spell(row["overrides"]),
+        ]
+        for row in result["finalists"]
+    ]  # fmt: skip
+    show_table(console, titles, rows, ("settings",), padding=2)
     console.print(result["sentence"], markup=False, soft_wrap=True)
     file = result["best"]["recipe"]
     console.print(f"next      tuneline run {file}    or    tuneline ui", markup=False, soft_wrap=True)

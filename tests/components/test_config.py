@@ -273,6 +273,7 @@ def test_a_recipe_that_is_no_yaml_is_refused_in_one_line(tmp_path, content):
     [
         ("data: {train: a.csv}\ntrain:\n  epochs: 1\ntrain:\n  seed: 2\n", "line 4: 'train' stands in line 2 already"),
         ("data:\n  train: a.csv\n  train: b.csv\n", "line 3: 'train' stands in line 2 already"),
+        ("data: {train: a.csv, train: b.csv}\n", "line 1: 'train' stands in line 1 already"),
     ],
 )
 def test_a_key_that_is_given_twice_is_refused_and_not_the_last_taken(tmp_path, text, told):
@@ -437,3 +438,8 @@ def test_what_a_sweep_searches_is_no_parameter_of_the_pipeline():
 def test_a_range_in_yaml_s_own_notation_is_a_range(tmp_path):
     recipe = load(tmp_path, "data: {train: a}\nsweep: {space: {train.learning_rate: {low: 1e-5, high: 1e-4}}}")
     assert recipe.sweep.space["train.learning_rate"]["low"] == "1e-5"  # YAML 1.1 wants a dot; it is read as a number
+
+
+def test_a_key_that_an_override_gives_twice_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"^data\.columns: line 1: 'a' stands in line 1 already; put both into one$"):
+        load(tmp_path, "data: {train: a.csv}", "data.columns={a: 1, a: 2}")

@@ -9,6 +9,7 @@ import yaml
 
 from tuneline.artifacts import write_json
 from tuneline.search import report, study
+from tuneline.search.finals import trained
 from tuneline.search.space import winner
 from tuneline.search.sweep import Sweep
 
@@ -36,7 +37,7 @@ def conclude(search: Sweep, name: str, output: Path) -> dict[str, Any]:
     result: dict[str, Any] = {
         "status": "succeeded", "study": name, "run_id": search.engine.run.run_id, "metric": search.settings.metric,
         "budget": search.budget.text, "seconds": round(search.elapsed, 1), "trials": trials, "finalists": standings,
-        "best": None, "counts": {**count.__dict__, "finals": search.finals_done},
+        "best": None, "counts": {**count.__dict__, "finals": trained(search.study)},
     }  # fmt: skip
     best = standings[0]
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.search import finals
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.data import address
 from tuneline.search.engine import Engine, configured
-from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
+from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 from tuneline.search.space import Space, suggest
-from tuneline.search.standings import comparable, standing
 from tuneline.trouble import trouble
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ MOST_FOR_FINALS = 0.4
 HOPELESS = 3
 """Trials that fail before one succeeds, after which the search is given up."""
 TICK_SECONDS = 5.0
-SPENT, FINAL = "spent ", "final "
-"""How attributes of the study begin: a command's seconds, a finalist's result with another seed."""
+SPENT = "spent "
+"""How an attribute of the study begins that holds a command's seconds."""
 Tell = Callable[[str, int, int, str], None]
 
 
@@ -213,7 +213,7 @@ class Sweep:
         return min(self.settings.finalists * (self.settings.seeds - 1), (self.budget.trials or 0) // 3)
 
     def _seconds_of_finals(self) -> float:
-        best = studies.ranked(self.study)[: self.settings.finalists]
+        best = finals.finalists(self.study, self.recipe)
         needed = sum(trial.user_attrs[studies.RESULT]["seconds"] for trial in best) * (self.settings.seeds - 1)
         return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * (self.budget.seconds or 0.0))
 
@@ -266,25 +266,18 @@ class Sweep:
 
     # The finalists.
 
-    def finalists(self) -> list[optuna.trial.FrozenTrial]:
-        """The best trials."""
-        return studies.ranked(self.study)[: self.settings.finalists]
-
     def finals(self) -> list[Final]:
         """What is still to be trained: all finalists with one seed, then with the next."""
-        known, first = self.study.user_attrs, self.recipe.train.seed
-        seeds = range(first + 1, first + self.settings.seeds)
-        waiting = [
-            (trial, seed) for seed in seeds for trial in self.finalists() if _final(trial.number, seed) not in known
-        ]
+        waiting = finals.untrained(self.study, self.recipe)
         if self.budget.trials is not None:
-            left = self.budget.trials - studies.count(self.study).spent - self.finals_done
+            left = self.budget.trials - studies.count(self.study).spent - finals.trained(self.study)
             waiting = waiting[: max(left, 0)]
         return waiting
 
     def _final(self, which: Final) -> None:
         trial, seed = which
-        if self.engine.stop.is_set() or self._left <= 0 or _final(trial.number, seed) in self.study.user_attrs:
+        attribute = finals.attribute(trial.number, seed)
+        if self.engine.stop.is_set() or self._left <= 0 or attribute in self.study.user_attrs:
             return
         overrides = trial.user_attrs[studies.OVERRIDES] | {"train.seed": seed}
         try:
@@ -298,7 +291,7 @@ class Sweep:
         except (TrialLost, InputError) as error:
             self._say(trial.number, f"seed {seed} lost: {error}")
             return
-        self.study.set_user_attr(_final(trial.number, seed), result.row())
+        self.study.set_user_attr(attribute, result.row())
         self._say(trial.number, f"{result.value(self.settings.metric)[0]:.4f} with seed {seed}")
         self._show()
 
@@ -308,32 +301,23 @@ class Sweep:
         Raises:
             InputError: no trial was trained to its end.
         """
-        finalists = self.finalists()
-        if not finalists:
+        best = finals.finalists(self.study, self.recipe)
+        if not best:
             raise InputError(
                 f"--budget: {self.budget.text} were spent before a trial was trained to its end; a larger one goes on "
                 f"from there"
             )
-        found = {trial.number: self._by_seed(trial) for trial in finalists}
-        seeds, kept = comparable({number: set(results) for number, results in found.items()})
+        found = {trial.number: finals.by_seed(self.study, self.recipe, trial) for trial in best}
+        seeds, kept = finals.comparable({number: set(results) for number, results in found.items()})
         rows = []
-        for trial in finalists:
+        for trial in best:
             if trial.number in kept:
                 results = [found[trial.number][seed] for seed in sorted(seeds)]
-                rows.append(standing(trial, results, self.settings.metric))
+                rows.append(finals.standing(trial, results, self.settings.metric))
             else:
                 self._say(trial.number, "left out of the ranking: not trained with other seeds that the rest has")
         sign = 1 if self.settings.metric == "loss" else -1
         return sorted(rows, key=lambda row: (sign * row["score"], row["seconds"]))
-
-    def _by_seed(self, trial: optuna.trial.FrozenTrial) -> dict[int, Result]:
-        """A finalist's results, of the search and with other seeds."""
-        first, known = self.recipe.train.seed, self.study.user_attrs
-        rows = {first: trial.user_attrs[studies.RESULT]}
-        for seed in range(first + 1, first + self.settings.seeds):
-            if row := known.get(_final(trial.number, seed)):
-                rows[seed] = row
-        return {seed: Result.of(row) for seed, row in rows.items()}
 
     # What is told.
 
@@ -347,7 +331,7 @@ class Sweep:
 
     def _show(self) -> None:
         found = studies.count(self.study)
-        done = found.spent - found.running + self.finals_done
+        done = found.spent - found.running + finals.trained(self.study)
         stopped = f"{found.pruned} of them stopped early"
         facts = f"| {done} done, {stopped}, best {self.best_value():.4f} | ETA {self._eta(done)}"
         if self.budget.trials is not None:
@@ -355,11 +339,6 @@ class Sweep:
         else:
             total = int(self.budget.seconds or 0)
             self.tell("sweep", min(int(self.elapsed), total), total, f"seconds {facts}")
-
-    @property
-    def finals_done(self) -> int:
-        """Trainings of finalists with other seeds."""
-        return sum(key.startswith(FINAL) for key in self.study.user_attrs)
 
     def _eta(self, done: int) -> str:
         if self.budget.seconds is not None:
@@ -369,7 +348,3 @@ class Sweep:
         else:
             return "?"
         return f"{int(left) // 60}:{int(left) % 60:02d}"
-
-
-def _final(number: int, seed: int) -> str:
-    return f"{FINAL}{number} {seed}"

@@ -1,0 +1,83 @@
+"""The finalists of a sweep: who they are, with which seeds they were trained, and how they rank over those."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from tuneline.config import Recipe
+from tuneline.search import study as studies
+from tuneline.search.job import Result
+
+if TYPE_CHECKING:
+    import optuna
+
+_FINAL = "final "
+"""How an attribute of the study begins that holds a finalist's result with another seed."""
+
+
+def attribute(number: int, seed: int) -> str:
+    """The study's attribute for the result of a finalist with another seed."""
+    return f"{_FINAL}{number} {seed}"
+
+
+def trained(study: optuna.Study) -> int:
+    """How many trainings of finalists with other seeds the study knows."""
+    return sum(key.startswith(_FINAL) for key in study.user_attrs)
+
+
+def finalists(study: optuna.Study, recipe: Recipe) -> list[optuna.trial.FrozenTrial]:
+    """The best trials, of which the recipe says how many."""
+    return studies.ranked(study)[: recipe.sweep.finalists]
+
+
+def untrained(study: optuna.Study, recipe: Recipe) -> list[tuple[optuna.trial.FrozenTrial, int]]:
+    """Finalists and the other seeds that they lack: all of them with one seed, then with the next."""
+    known, best = study.user_attrs, finalists(study, recipe)
+    return [
+        (trial, seed) for seed in other_seeds(recipe) for trial in best if attribute(trial.number, seed) not in known
+    ]
+
+
+def other_seeds(recipe: Recipe) -> range:
+    """The seeds that finalists are trained with beside the search's own."""
+    first = recipe.train.seed
+    return range(first + 1, first + recipe.sweep.seeds)
+
+
+def by_seed(study: optuna.Study, recipe: Recipe, trial: optuna.trial.FrozenTrial) -> dict[int, Result]:
+    """A finalist's results, of the search and with other seeds."""
+    rows = {recipe.train.seed: trial.user_attrs[studies.RESULT]}
+    for seed in other_seeds(recipe):
+        if row := study.user_attrs.get(attribute(trial.number, seed)):
+            rows[seed] = row
+    return {seed: Result.of(row) for seed, row in rows.items()}
+
+
+def comparable(trained: dict[int, set[int]]) -> tuple[set[int], set[int]]:
+    """Seeds to compare finalists over, and the numbers of those that have them all.
+
+    A finalist is left out rather than have it cut the others to the seed that each was chosen by, which flatters them.
+
+    Args:
+        trained: seeds by the finalist's number, the best first.
+    """
+    most, *others = sorted(trained, key=lambda number: -len(trained[number]))
+    seeds, kept = trained[most], {most}
+    for number in others:
+        common = seeds & trained[number]
+        if len(common) > 1 or common == seeds:
+            seeds, kept = common, {*kept, number}
+    return seeds, kept
+
+
+def standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str) -> dict[str, Any]:
+    """A finalist: the mean over seeds of the score and of the ends of its intervals."""
+    ends = list(zip(*(result.value(metric) for result in results), strict=True))
+    score, low, high = (fmean(values) for values in ends)
+    return {
+        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
+        "score": score, "low": low, "high": high,
+        "scores": list(ends[0]), "seeds": [result.seed for result in results],
+        "seconds": fmean(result.seconds for result in results),
+    }  # fmt: skip
