@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tuneline.statistics import ALPHA, Comparison, Counts, compare_counts, mcnemar, score_interval, wilson
+from tuneline.comparison import Comparison, compare_counts
+from tuneline.statistics import ALPHA, Counts, mcnemar, score_interval, wilson
 
 PAIRS = 1000
 

@@ -86,7 +86,7 @@ def _whole(api: MlflowClient, named: str) -> str | None:
 
 def _paired(first: Side, second: Side) -> tuple[dict[str, Any] | None, str]:
     """What the answers of both on the same rows tell, or why they tell nothing."""
-    from tuneline import statistics
+    from tuneline.comparison import compare as paired
 
     for side in (first, second):
         if side.predictions is None:
@@ -97,7 +97,7 @@ def _paired(first: Side, second: Side) -> tuple[dict[str, Any] | None, str]:
         answers = b.answers_of(a)
     except InputError as error:
         return None, str(error)
-    found = statistics.compare(b.labels, b.answers, answers, len(b.names))
+    found = paired(b.labels, b.answers, answers, len(b.names))
     return {
         "rows": found.rows,
         "only_first_right": found.losses,

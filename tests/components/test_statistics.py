@@ -14,14 +14,13 @@ from scipy import optimize, special, stats
 from sklearn import metrics
 
 from tests.simulation import below, compared, coverage, declared_better, world
+from tuneline.comparison import Comparison, compare
 from tuneline.statistics import (
     ALPHA,
     RESAMPLES,
-    Comparison,
     Counts,
     Estimate,
     bootstrap,
-    compare,
     confusion,
     fisher_less,
     holm,

@@ -53,10 +53,10 @@ def beside(rival: Rival, test: TestSet, model: Predictions, out: Path) -> dict[s
         out: folder of Evaluation.
 
     Returns:
-        name, version, and note: why it was not compared. Else compared, model minus champion (statistics.Comparison),
+        name, version, and note: why it was not compared. Else compared, model minus champion (comparison.Comparison),
         and log_loss of the champion.
     """
-    from tuneline.statistics import compare
+    from tuneline.comparison import compare
 
     folder, told = out / CHAMPION, {"name": rival.version.name, "version": str(rival.version.version), "note": ""}
     folder.mkdir(exist_ok=True)

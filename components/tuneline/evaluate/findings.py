@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline import calibration, predictions
 from tuneline.artifacts import SLICE, Decision, PreparedData, read_json
+from tuneline.comparison import compare
 from tuneline.confident import suspects
 from tuneline.evaluate.metrics import confusion, measure, per_class, reliability, score
 from tuneline.evaluate.robustness import probe, sample
 from tuneline.evaluate.slices import examine, parts
 from tuneline.predictions import Predictions
-from tuneline.statistics import Estimate, compare, mean, share
+from tuneline.statistics import Estimate, mean, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ class Evaluation:
         labels: label names.
         confusion: counts [true][predicted].
         estimates: value, low and high of each metric of the `model` and of the `baseline`.
-        against_baseline: the two compared on the same rows (statistics.Comparison).
+        against_baseline: the two compared on the same rows (comparison.Comparison).
         classes: see metrics.per_class.
         reliability: see metrics.reliability.
         slices: see slices.examine.

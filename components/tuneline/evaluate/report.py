@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import PreparedData
+from tuneline.comparison import Comparison
 from tuneline.evaluate import examples, figures, matrix, words
 from tuneline.evaluate.findings import Evaluation, TestSet
 from tuneline.predictions import Predictions
-from tuneline.statistics import Comparison
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +110,7 @@ def _scores(result: Evaluation) -> list[dict[str, Any]]:
 
 
 def _rivals(result: Evaluation) -> list[dict[str, Any]]:
-    """What the model was compared with: name, and statistics.Comparison, of accuracy the interval that decides."""
+    """What the model was compared with: name, and comparison.Comparison, of accuracy the interval that decides."""
     found = {"the linear baseline": result.against_baseline}
     if compared := result.champion.get("compared"):
         found[f"the champion {result.champion['name']}/{result.champion['version']}"] = compared

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneline.artifacts import PreparedData
+from tuneline.comparison import Comparison
 from tuneline.evaluate.findings import Evaluation
-from tuneline.statistics import Comparison
 
 _KEPT = {
     "head": "its first {} tokens",

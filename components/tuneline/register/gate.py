@@ -16,7 +16,7 @@ from tuneline.predictions import Predictions, contaminated
 if TYPE_CHECKING:
     import numpy as np
 
-    from tuneline.statistics import Comparison
+    from tuneline.comparison import Comparison
 
 
 SHOWN_SLICES = 5
@@ -85,7 +85,8 @@ def _limits(metrics: dict[str, float], rules: Rules) -> Iterator[Verdict]:
 
 
 def _against_baseline(evidence: Evidence, rules: Rules) -> Iterator[Verdict]:
-    from tuneline.statistics import ALPHA, compare
+    from tuneline.comparison import compare
+    from tuneline.statistics import ALPHA
 
     if rules.beats_baseline:
         rows = evidence.predictions
@@ -99,7 +100,7 @@ def _against_baseline(evidence: Evidence, rules: Rules) -> Iterator[Verdict]:
 
 
 def _against_champion(evidence: Evidence, rules: Rules) -> Iterator[Verdict]:
-    from tuneline.statistics import compare
+    from tuneline.comparison import compare
 
     asked = [rule for rule in (rules.champion, "slices" if rules.slices else "ignore") if rule != "ignore"]
     if not asked:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import PreparedData, read_split, write_json
+from tuneline.comparison import compare
 from tuneline.config import Recipe
 from tuneline.evaluate.baseline import baseline_proba, texts_of
 from tuneline.evaluate.metrics import measure
@@ -22,7 +23,6 @@ from tuneline.search.data import address, share
 from tuneline.search.embed_job import Asked, Facts, known_facts
 from tuneline.search.engine import Engine, configured
 from tuneline.search.transfer import head_proba, logme
-from tuneline.statistics import compare
 
 if TYPE_CHECKING:
     import numpy as np

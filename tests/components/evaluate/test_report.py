@@ -11,6 +11,7 @@ import pytest
 
 from tests.components.evaluate.test_metrics import drawn
 from tuneline.artifacts import PreparedData
+from tuneline.comparison import compare
 from tuneline.config import Rules
 from tuneline.evaluate import words
 from tuneline.evaluate.examples import doubtful, errors
@@ -20,7 +21,6 @@ from tuneline.evaluate.report import write_page
 from tuneline.evaluate.slices import parts
 from tuneline.predictions import NONE, Predictions, keys
 from tuneline.register.gate import Evidence, judge
-from tuneline.statistics import compare
 
 ATTACK = "<script>alert(1)</script> {{ 7 * 7 }} <img src=x onerror=alert(1)>"
 SPEED = {
