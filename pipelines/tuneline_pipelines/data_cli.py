@@ -69,7 +69,11 @@ def _ask(question: str, option: str, default: str | None = None) -> str:
         InputError: nobody does, and there is no default.
     """
     if sys.stdin.isatty():
-        return typer.prompt(question, default=default, err=True)
+        try:
+            return typer.prompt(question, default=default, err=True)
+        except typer.Abort:
+            told.print()
+            fail("interrupted; nothing was written", 130)
     if default is None:
         raise InputError(f"{option}: not given, and there is no terminal to ask at")
     return default

@@ -149,6 +149,23 @@ def test_a_person_at_a_terminal_is_asked_and_offered_the_guess(tmp_path: Path) -
     assert (recipe.data.train, recipe.data.label_column) == (data, "topic")
 
 
+@pytest.mark.parametrize("answered", ["", "data.csv\n"])
+def test_who_leaves_at_a_question_is_told_that_nothing_was_written(tmp_path: Path, answered: str) -> None:
+    table_file(tmp_path, "csv")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(), stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=os.environ | {"NO_COLOR": "1"}
+    )
+    os.close(theirs)
+    os.write(ours, answered.encode() + b"\x04")
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    assert process.wait() == 130, shown.decode()
+    assert shown.decode().splitlines()[-1] == "error: interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == [tmp_path / "data.csv"]
+
+
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
