@@ -49,9 +49,9 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
     folder = state.home / "search" / "data"
     with searching(state, tell, "imbalance"):
         data = prepared(recipe.data, recipe.model, folder, recipe.register_.name)
+        parts = folds(data, asked.folds, folder) if asked.folds else [data]
+        refuse_unheld(parts, asked.metric)
         with opened("imbalance", recipe, state, asked.workers, params) as engine:
-            parts = folds(data, asked.folds, folder) if asked.folds else [data]
-            refuse_unheld(parts, asked.metric)
             found = train_all(recipe, parts, asked.seeds, engine, counter(tell, "imbalance", "trainings"))
             tell("imbalance", 0, 0, "intervals")
             rows = compare(found)

@@ -11,6 +11,7 @@ from tests.components.conftest import write_csv
 from tests.conftest import reviews
 from typer.testing import CliRunner, Result
 
+from tuneline.tracking import client
 from tuneline_pipelines.cli import app
 
 pytestmark = pytest.mark.medium
@@ -75,14 +76,14 @@ def test_classes_that_have_a_held_out_row_are_compared_where_the_rarest_has_none
     assert "No row of 'odd' is held out" in unescape(Path(result["page"]).read_text(encoding="utf-8"))
 
 
-def test_a_metric_of_a_class_without_a_held_out_row_is_refused_before_anything_is_trained(
-    ask, three_classes, own_store
-):
+def test_a_metric_of_a_class_without_a_held_out_row_is_refused_before_there_is_a_run(ask, three_classes, own_store):
     done = ask("imbalance", *three_classes, "--metric", "recall")
     assert done.exit_code == 2, done.stderr
     assert "recall given; it is measured on 'odd', the rarest class (2 training rows), of which no row" in done.stderr
     assert "take --folds 5" in done.stderr
-    assert list((own_store / "search" / "trials" / "answers").iterdir()) == []
+    assert not (own_store / "search" / "trials").exists()
+    store = client()
+    assert store.search_runs([experiment.experiment_id for experiment in store.search_experiments()]) == []
 
 
 def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_checkpoint, tmp_path):
