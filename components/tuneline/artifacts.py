@@ -20,6 +20,8 @@ from tuneline.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STEPS = ("prepare", "train", "evaluate", "register")
+"""Of the pipeline, in their order."""
 SPLITS = ("train", "validation", "test")
 SLICE = "slice."
 """What a split's columns begin with whose values part the rows into slices (data.slice_columns)."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline.artifacts import STEPS
 from tuneline.predictions import FILE, TRAINING_FILE, Predictions, load_training_keys
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ SERVING = "tuneline.serving"
 STOCK = "stock"
 STOCK_ARGUMENTS = "tuneline.serving_arguments"
 """The tag with what a stock server has to be told (register.serving)."""
-STEPS = ("prepare", "train", "evaluate", "register")
 
 
 def store_evaluation(api: MlflowClient, owner: str, evaluation: Path, place: str) -> None:

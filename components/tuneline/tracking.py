@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.artifacts import SPLITS, PreparedData
+from tuneline.artifacts import SPLITS, STEPS, PreparedData
 from tuneline.errors import InputError, ServiceError, without_credentials
 from tuneline.outbox import Outbox
 from tuneline.progress import say
@@ -31,7 +31,6 @@ PARENT = "TUNELINE_PARENT_RUN_ID"
 EXPERIMENT = "TUNELINE_EXPERIMENT"
 KFP_RUN = "KFP_RUN_ID"
 _KFP_TAG = "tuneline.kfp_run_id"
-_STEPS = ("prepare", "train", "evaluate", "register")
 _HEADLINES: dict[str, tuple[str, ...]] = {"train": ("train_", "validation_"), "evaluate": ("",)}
 """How the metrics of a step begin that stand on its parent too."""
 _QUICK, _PATIENT, _LAST_WORD = 4, 7, 1
@@ -222,14 +221,14 @@ def _open_step(api: MlflowClient, step: str, parent: str | None, injected: str |
 def _end_step(run: StepRun, status: str, shared: str | None) -> None:
     """End a step's run, and the parent in a cluster, where nobody else will: after the last step, or a failed one."""
     run.api.set_terminated(run.run_id, status)
-    if shared and (status != "FINISHED" or run.name == _STEPS[-1]):
+    if shared and (status != "FINISHED" or run.name == STEPS[-1]):
         close_pipeline_run(shared, status, owned=True, metrics=_headlines(run.api, shared))
 
 
 def _kfp_parent(api: MlflowClient, step: str, params: dict[str, Any]) -> str | None:
     """The run that the steps of one KFP run share, found by KFP's id of it or made; open, whatever a retry finds."""
     kfp_run = os.environ.get(KFP_RUN)
-    if not kfp_run or step not in _STEPS:
+    if not kfp_run or step not in STEPS:
         return None
     experiment = experiment_id(api, os.environ.get(EXPERIMENT, "tuneline"))
     query = f"tags.`{_KFP_TAG}` = '{kfp_run}'"

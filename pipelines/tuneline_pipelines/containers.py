@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from tuneline import tracking
+from tuneline.artifacts import STEPS
 from tuneline.config import Recipe
 from tuneline.errors import InputError, without_credentials
 from tuneline.storage import CHECKPOINTS
@@ -58,9 +59,10 @@ class Containers:
         """
         self._check_store(state.tracking_uri)
         client = engine()
-        for step, reference in _images().items():
-            if not client.images.list(name=reference):
-                raise InputError(f"--docker: {reference} is not there; make it with: tuneline build --target {step}")
+        missing = {step: name for step, name in _images().items() if not client.images.list(name=name)}
+        if missing:
+            names, targets = ", ".join(missing.values()), " ".join(f"--target {step}" for step in missing)
+            raise InputError(f"--docker: not there: {names}; make it with: tuneline build {targets}")
         return absolute(recipe)
 
     def _check_store(self, uri: str) -> None:
@@ -171,7 +173,7 @@ def _folder(place: str) -> list[Path]:
 
 
 def _images() -> dict[str, str]:
-    return {step: images.name_of(step, os.environ.get("TUNELINE_BASE") or images.BASE) for step in images.STEPS}
+    return {step: images.name_of(step, os.environ.get("TUNELINE_BASE") or images.BASE) for step in STEPS}
 
 
 def absolute(recipe: Recipe) -> Recipe:

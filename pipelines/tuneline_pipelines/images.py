@@ -12,7 +12,6 @@ from tuneline.artifacts import read_json, write_json
 from tuneline.errors import InputError
 from tuneline_pipelines.state import home
 
-STEPS = ("register", "prepare", "train", "evaluate")
 TARGETS = ("register", "prepare", "tracking", "train", "serving", "evaluate", "sweep")
 """In the Dockerfile's order: the classic builder goes through every stage above its target."""
 _TORCH = ("train", "serving", "evaluate", "sweep")

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from tuneline.artifacts import STEPS
 from tuneline.errors import without_credentials
 from tuneline.progress import ERROR_MARK, FAILED_MARK
 
-STEPS = ("prepare", "train", "evaluate", "register")
 Tell = Callable[[str, int, int, str], None]
 """Called with a step, how much is done, the total and a note; total 0 marks a plain line."""
 

@@ -148,4 +148,5 @@ def test_an_image_that_is_not_there_is_one_line(project: Project, server: str, a
     more = SETTINGS | {"TUNELINE_BASE": "another:base"}
     done = project.tuneline(*arguments, "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **more)
     assert done.returncode == 2
-    assert "make it with: tuneline build --target register" in done.stderr
+    targets = "--target prepare --target train --target evaluate --target register"
+    assert f"make it with: tuneline build {targets}" in done.stderr
