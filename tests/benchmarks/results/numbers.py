@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 
 from tests.benchmarks.results.job import Line, unpacked
-from tests.benchmarks.results.plan import ALL, FEW, HEAD, LINEAR, MODES, RATE, ROWS, SCENARIOS, SEEDS, Job, chosen, jobs
+from tests.benchmarks.results.plan import (
+    ALL,
+    FEW,
+    HEAD,
+    LINEAR,
+    MODES,
+    RATE,
+    ROWS,
+    SCENARIOS,
+    SEEDS,
+    TIMED,
+    Job,
+    chosen,
+    jobs,
+)
 from tests.benchmarks.seed_tables import known
 from tuneline.search.paired import Interval, Resampled, of_answers
 
@@ -29,7 +44,7 @@ class Row:
         in_scope: accuracy on the rows that belong to a class, where some do not.
         seconds: of training, median.
         peak_mib: most memory in training, median.
-        latency_ms: of one text alone, median.
+        latency_ms: processor time of one text alone, median; of the TIMED modes, else nan.
         texts_per_second: answered, median.
         command: that gives the first seed.
     """
@@ -138,7 +153,8 @@ def _row(mode: str, of_mode: dict[str, list[Line]]) -> Row:
         {name: scored[name].difference(0, 1) for name in SCORES} if rivals else {},
         {name: paired[name].difference(0, 1) for name in SCORES} if paired else {},
         _in_scope(lines), *(median(line[name] for line in lines) for name in ("seconds", "peak_mib")),
-        *(median(line[name] for line in lines) for name in ("latency_ms", "texts_per_second")), first["command"],
+        median(line["latency_ms"] for line in lines) if mode in TIMED else math.nan,
+        median(line["texts_per_second"] for line in lines), first["command"],
     )  # fmt: skip
 
 

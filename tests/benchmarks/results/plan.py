@@ -87,6 +87,9 @@ MODES = {
     ARTICLE: "the article's recipe",
 }
 
+TIMED = (LINEAR, ALL)
+"""The modes whose answers to one text are timed: the others' are those of a tuned model."""
+
 CANDIDATES = {HEAD: (3e-4, 1e-3, 3e-3, 1e-2), TOP: (1e-4, 3e-4, 1e-3), LORA: (1e-3, 3e-3), BITFIT: (1e-3, 3e-3),
               ALL: (1e-4, 3e-4)}  # fmt: skip
 """Learning rates that are tried on validation rows, beside the recipe's own where all or the upper layers are tuned."""

@@ -208,6 +208,6 @@ def _latency(found: Found) -> str:
         f"**Where an answer must be quick or cheap.** The model takes {between} times as long for one text as the "
         "baseline, on the same core, in fp32, tokenizing included. One of the base size has eight times as many "
         "weights in its layers.", "",
-        "| task | ms a text: linear | model | times | texts/s: linear | model | s to train: linear | full |",
+        "| task | processor ms a text: linear | model | times | texts/s: linear | model | s to train: linear | full |",
         "|---|---|---|---|---|---|---|---|", *lines,
     ])  # fmt: skip
