@@ -181,7 +181,7 @@ def test_a_server_that_is_down_at_the_start_is_told_at_once(desk: Desk) -> None:
     try:
         started = time.monotonic()
         done = desk.tuneline(*desk.recipe("down"))
-        assert time.monotonic() - started < 25
+        assert time.monotonic() - started < 120  # a step would wait four minutes
     finally:
         desk.servers.start_mlflow()
     assert f"MLflow at {desk.servers.mlflow_url}: not to be reached" in failed(done)

@@ -68,7 +68,7 @@ SCENARIOS = {
                  ("data.max_test=2000", "data.max_validation=500"), 1500, 3, 5e-5, (50, 200, 1000), "ag_news",
                  (32, 60), 2000, few_keys=("data.max_test=1000",)),
         Scenario("clinc150", "Intent: CLINC150, 150 classes and out of scope", 151, ("train", "validation", "test"),
-                 ("data.max_validation=1000",), 2265, 5, 1e-4, (755,), "clinc150", (55, 220), 5500, outside="oos"),
+                 ("data.max_validation=1000",), 2265, 5, 1e-4, (1510,), "clinc150", (55, 220), 5500, outside="oos"),
         Scenario("imdb", "Sentiment: IMDB, 2 classes", 2, ("train", "test"),
                  ("model.max_length=256", "data.max_test=1000", "data.max_validation=300"), 600, 3, 5e-5, (),
                  "ag_news", (9, 12), 1000),
