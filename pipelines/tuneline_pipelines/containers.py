@@ -24,11 +24,11 @@ from tuneline.tables.files import expanded
 from tuneline_pipelines import images
 from tuneline_pipelines.build import engine
 from tuneline_pipelines.recipes import places
-from tuneline_pipelines.state import State
+from tuneline_pipelines.state import State, lives, owner
 
 USER = 10001
 """Of the containers where this process is root; else they run as its own user, whose files they write."""
-_LABEL = "tuneline.run"
+_LABEL, _OWNER = "tuneline.run", "tuneline.owner"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PASSED = (
     "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
@@ -103,10 +103,17 @@ class Containers:
         return local.DockerRunner(
             user=f"{user}:{group}", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"], init=True,
             tmpfs={"/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
-            network_mode=self.network, labels={_LABEL: os.environ[tracking.PARENT]},
+            network_mode=self.network, labels={_LABEL: os.environ[tracking.PARENT], _OWNER: owner()},
             environment=environment(recipe),
             mounts=[*read, *written],
         )  # fmt: skip
+
+    def stop_abandoned(self, grace: int) -> None:
+        """Remove the containers of commands that were killed outright on this machine; a training saves its state."""
+        for container in engine().containers.list(all=True, filters={"label": _OWNER}):
+            if not lives(container.labels[_OWNER]):
+                container.stop(timeout=grace)
+                container.remove(force=True)
 
     def stop(self, grace: int) -> None:
         """End the containers of this process's run."""

@@ -64,6 +64,8 @@ def run(recipe: Recipe, state: State, tell: Tell, containers: Containers | None 
         settings_here()  # else every step before it would run in vain
     parameters = recipe.flat() | {"data_pin": pin(recipe.data, recipe.model)}
     with stopped_by_signals(lambda: containers.stop(GRACE_SECONDS) if containers else _end_children()):
+        if containers:
+            containers.stop_abandoned(GRACE_SECONDS)
         close_abandoned(state)
         note = note_open(state)
         run_id, owned = _open_run(recipe, state, parameters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.slow
 NETWORK = "tuneline-test"
+ONE_CLASS = ["run", "text", "data.train=one.csv"]
 # What the machine did, not the model: these differ between any two runs.
 OF_THE_MACHINE = ("_seconds", "_per_second", "_mfu", "_tflops", "_memory_mb")
 
@@ -109,6 +111,30 @@ def test_the_record_is_on_the_server(project: Project, server: str, arguments: l
 def test_an_interrupted_run_leaves_no_container_and_no_open_run(
     engine: Any, project: Project, server: str, arguments: list[str]
 ) -> None:
+    command, client = _training(project, server, arguments)
+    command.send_signal(signal.SIGINT)
+    _, told = command.communicate(timeout=60)
+    assert command.returncode == 130, told
+    assert engine.containers.list(filters={"label": "tuneline.run"}) == []
+    assert _running(client) == []
+
+
+def test_what_a_command_that_was_killed_outright_left_is_ended_by_the_next(
+    engine: Any, project: Project, server: str, arguments: list[str]
+) -> None:
+    command, client = _training(project, server, arguments)
+    command.kill()
+    command.communicate(timeout=60)
+    assert len(engine.containers.list(filters={"label": "tuneline.run"})) == 1
+    _one_class(project)
+    done = project.tuneline(*ONE_CLASS, "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **SETTINGS)
+    assert done.returncode == 2, done.stderr
+    assert engine.containers.list(all=True, filters={"label": "tuneline.run"}) == []
+    assert _running(client) == []
+
+
+def _training(project: Project, server: str, arguments: list[str]) -> tuple[subprocess.Popen[str], Any]:
+    """A command whose container trains, and a client of its server."""
     from mlflow import MlflowClient
 
     command = project.start(
@@ -121,11 +147,12 @@ def test_an_interrupted_run_leaves_no_container_and_no_open_run(
         assert time.monotonic() < until
         assert command.poll() is None, command.communicate()[1][-2000:]
         time.sleep(0.5)
-    command.send_signal(signal.SIGINT)
-    _, told = command.communicate(timeout=60)
-    assert command.returncode == 130, told
-    assert engine.containers.list(filters={"label": "tuneline.run"}) == []
-    assert _running(client) == []
+    return command, client
+
+
+def _one_class(project: Project) -> None:
+    """The file of ONE_CLASS, which a run refuses in its first step."""
+    (project.folder / "one.csv").write_text("text,label\n" + "\n".join(f"text {n},same" for n in range(50)))
 
 
 def _running(client: Any) -> list[str]:
@@ -135,10 +162,8 @@ def _running(client: Any) -> list[str]:
 
 
 def test_bad_input_of_a_container_is_one_line(project: Project, server: str) -> None:
-    (project.folder / "one.csv").write_text("text,label\n" + "\n".join(f"text {n},same" for n in range(50)))
-    done = project.tuneline(
-        "run", "text", "data.train=one.csv", "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **SETTINGS
-    )
+    _one_class(project)
+    done = project.tuneline(*ONE_CLASS, "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **SETTINGS)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: data.train: only one class ('same')")
     assert "Traceback" not in done.stderr

@@ -333,7 +333,8 @@ class Sweep:
         found = studies.count(self.study)
         done = found.spent - found.running + finals.trained(self.study)
         stopped = f"{found.pruned} of them stopped early"
-        facts = f"| {done} done, {stopped}, best {self.best_value():.4f} | ETA {self._eta(done)}"
+        best = f", best {self.best_value():.4f}" if found.complete else ""
+        facts = f"| {done} done, {stopped}{best} | ETA {self._eta(done)}"
         if self.budget.trials is not None:
             self.tell("sweep", min(done, self.budget.trials), self.budget.trials, f"trials {facts}")
         else:
