@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,16 +101,29 @@ def compile_batch(out: Path, profile: Profile | None = None) -> list[str]:
     return _write(build(_steps(profile)), out, {})
 
 
-def compile_sweep(out: Path, recipe: Recipe, profile: Profile, budget: str, workers: int, study: str) -> list[str]:
+@dataclass(frozen=True)
+class Search:
+    """What a sweep on a cluster may spend.
+
+    Attributes:
+        budget: as of `tuneline sweep`; dollars are shared by the workers, at train.price_per_hour each.
+        workers: pods that search at a time.
+        study: its name; empty takes one for recipe, data and space.
+    """
+
+    budget: str = "20trials"
+    workers: int = 4
+    study: str = ""
+
+
+def compile_sweep(out: Path, recipe: Recipe, profile: Profile, search: Search) -> list[str]:
     """Write the IR of a sweep; recipe, budget and workers become the parameters' defaults.
 
     Args:
         out: a YAML file.
         recipe: what trials start from.
         profile: the cluster.
-        budget: as of `tuneline sweep`; dollars are shared by the workers, at train.price_per_hour each.
-        workers: pods that search at a time.
-        study: its name; empty takes one for recipe, data and space.
+        search: what it may spend.
 
     Returns:
         What the person should know, a sentence each.
@@ -117,8 +131,17 @@ def compile_sweep(out: Path, recipe: Recipe, profile: Profile, budget: str, work
     Raises:
         InputError: the file cannot be written, what is asked cannot be, or the workers would have no database.
     """
+    arguments, notes = sweep_arguments_of(recipe, profile, search)
+    return notes + write_sweep(out, arguments, bool(arguments.get("data_pin")), profile)
+
+
+def sweep_arguments_of(recipe: Recipe, profile: Profile, search: Search) -> tuple[dict[str, Any], list[str]]:
+    """A search as the sweep pipeline's arguments, with a pin where this machine can read what it names; and notes.
+
+    Raises:
+        InputError: what is asked cannot be, or the workers would have no database.
+    """
     from tuneline.search.cluster import STORAGE, pinned, written
-    from tuneline_pipelines.sweep_dag import build
 
     if recipe.train.distributed.nodes > 1:
         nodes = recipe.train.distributed.nodes
@@ -129,11 +152,22 @@ def compile_sweep(out: Path, recipe: Recipe, profile: Profile, budget: str, work
             f"as {{name: SECRET, keys: {{KEY: {STORAGE}}}}}"
         )
     arguments: dict[str, Any] = {
-        "recipe": written(recipe), "budget": _side_by_side(budget, workers, recipe.train.price_per_hour),
-        "workers": [str(number) for number in range(1, workers + 1)], "study": study,
+        "recipe": written(recipe), "budget": _side_by_side(search.budget, search.workers, recipe.train.price_per_hour),
+        "workers": [str(number) for number in range(1, search.workers + 1)], "study": search.study,
     }  # fmt: skip
     pin, notes = _pin(lambda: pinned(recipe))
-    return notes + _write(build(bool(pin.get("data_pin")), _steps(profile)), out, arguments | pin)
+    return arguments | pin, notes
+
+
+def write_sweep(out: Path, defaults: dict[str, Any], pinned: bool, profile: Profile) -> list[str]:
+    """Write the IR of a sweep and check it; arguments and notes are those of `write`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from tuneline_pipelines.sweep_dag import build
+
+    return _write(build(pinned, _steps(profile)), out, defaults)
 
 
 def _side_by_side(budget: str, workers: int, price: float) -> str:

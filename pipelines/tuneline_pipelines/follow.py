@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,8 @@ EVERY = 5.0
 """Seconds between two looks at a run."""
 PATIENCE = 900.0
 """Seconds without an answer after which following a run is given up; the run goes on."""
+_INNER = ("executor", "for-loop-", "iteration-")
+"""How the names of nodes begin that are no steps: a step's attempts, a loop, and what makes its rounds."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Step:
     """One step of a run.
 
     Attributes:
-        name: its name in the pipeline.
+        name: its name in the pipeline; where several of a loop share one, with a number after it.
+        task: its name in the pipeline.
         state: KFP's word, such as RUNNING.
         started: when, or None.
         ended: when, or None.
@@ -34,6 +38,7 @@ class Step:
     """
 
     name: str
+    task: str
     state: str
     started: datetime | None
     ended: datetime | None
@@ -57,12 +62,21 @@ def steps(run: Run) -> list[Step]:
     details = (run.run_details.task_details if run.run_details else None) or []
     by_node = {_node(detail.pod_name): detail for detail in details if detail.pod_name}
     found = [_step(detail, by_node) for detail in details if _is_step(detail)]
-    return sorted(found, key=lambda step: (step.started is None, step.started or datetime.min, step.name))
+    found.sort(key=lambda step: (step.started is None, step.started or datetime.min, step.name, step.pods))
+    return list(_numbered(found))
+
+
+def _numbered(found: list[Step]) -> Iterator[Step]:
+    """The steps, those that share a name numbered in the order of their start."""
+    shared, seen = Counter(step.task for step in found), Counter[str]()
+    for step in found:
+        seen[step.task] += 1
+        yield replace(step, name=f"{step.task}-{seen[step.task]}") if shared[step.task] > 1 else step
 
 
 def _is_step(detail: Any) -> bool:
     name = detail.display_name or ""
-    inner = name in ("", "root") or name.endswith("-driver") or name.startswith("executor")
+    inner = name in ("", "root") or name.endswith("-driver") or name.startswith(_INNER)
     return not inner and name != detail.pod_name  # the workflow's own node is named as it is
 
 
@@ -72,8 +86,9 @@ def _step(detail: Any, by_node: dict[str, Any]) -> Step:
     ran = [below for below in attempts if below.state != "SKIPPED"]
     errors = [_error(below) for below in (detail, *attempts) if _error(below)]
     return Step(
-        name=detail.display_name, state=detail.state or "PENDING", started=_time(detail.start_time),
-        ended=_time(detail.end_time), error=errors[-1] if errors and detail.state == "FAILED" else "",
+        name=detail.display_name, task=detail.display_name, state=detail.state or "PENDING",
+        started=_time(detail.start_time), ended=_time(detail.end_time),
+        error=errors[-1] if errors and detail.state == "FAILED" else "",
         pods=tuple(below.pod_name for below in ran) or ((detail.pod_name,) if detail.pod_name and not attempts else ()),
         reused=bool(attempts) and not ran,
     )  # fmt: skip
@@ -182,13 +197,13 @@ def logs(remote: Remote, name: str, step: str | None) -> Iterator[tuple[str, int
     Args:
         remote: its server.
         name: the run's name or id.
-        step: only this one; its log must be there.
+        step: only this one, or all that share this name; a log must be there.
 
     Raises:
         RemoteError: no such run or step, or no log at all.
     """
     run = remote.named(name)
-    started = [found for found in steps(run) if found.pods and step in (None, found.name)]
+    started = [found for found in steps(run) if found.pods and step in (None, found.name, found.task)]
     if not started:
         names = ", ".join(found.name for found in steps(run)) or "none yet"
         raise NotThereError(f"{name}: no pod{f' of step {step!r}' if step else ''}; its steps: {names}")

@@ -29,7 +29,7 @@ from kfp_server_api import (
 from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.tracking import EXPERIMENT
-from tuneline_pipelines.compile import arguments_of, nodes_of, write
+from tuneline_pipelines.compile import Search, arguments_of, nodes_of, sweep_arguments_of, write, write_sweep
 from tuneline_pipelines.recipes import places
 from tuneline_pipelines.remote import Remote
 from tuneline_pipelines.resources import Profile
@@ -110,7 +110,9 @@ def cron(expression: str) -> str:
     return f"0 {text}" if text.count(" ") == 4 else text
 
 
-def compile_for(recipe: Recipe, profile: Profile, folder: Path, scheduled: bool = False) -> Pipeline:
+def compile_for(
+    recipe: Recipe, profile: Profile, folder: Path, scheduled: bool = False, search: Search | None = None
+) -> Pipeline:
     """Compile for the profile's cluster, with the recipe's values as arguments.
 
     Args:
@@ -118,17 +120,21 @@ def compile_for(recipe: Recipe, profile: Profile, folder: Path, scheduled: bool 
         profile: the cluster.
         folder: where to write.
         scheduled: the pipeline runs later, on the data of that day: it is not pinned, and prepare is not cached.
+        search: what a sweep may spend; None fine-tunes once.
 
     Raises:
         InputError: a source or the checkpoint cannot be what is asked.
     """
     experiment = server_of(profile).experiment or recipe.register_.name
     profile = profile.model_copy(update={"env": {EXPERIMENT: experiment, **profile.env}})
-    arguments, notes = arguments_of(recipe)
+    arguments, notes = sweep_arguments_of(recipe, profile, search) if search else arguments_of(recipe)
     if scheduled:
         arguments.pop("data_pin", None)
-    file = folder / "finetune.yaml"
-    notes += write(file, {}, bool(arguments.get("data_pin")), profile, nodes_of(recipe, profile))
+    file, pinned = folder / "pipeline.yaml", bool(arguments.get("data_pin"))
+    if search:
+        notes += write_sweep(file, {}, pinned, profile)
+    else:
+        notes += write(file, {}, pinned, profile, nodes_of(recipe, profile))
     content = file.read_bytes()
     spec = next(yaml.safe_load_all(content))
     name = spec["pipelineInfo"]["name"]
@@ -168,7 +174,7 @@ def _is_relative(key: str, value: str) -> bool:
 
 
 def submit(
-    recipe: Recipe, profile: Profile, remote: Remote, schedule: str | None = None
+    recipe: Recipe, profile: Profile, remote: Remote, schedule: str | None = None, search: Search | None = None
 ) -> tuple[Submitted, list[str]]:
     """Start a run, or a recurring run.
 
@@ -177,6 +183,7 @@ def submit(
         profile: the cluster.
         remote: its server.
         schedule: a cron expression.
+        search: what a sweep may spend; None fine-tunes once.
 
     Returns:
         What was started, and what the person should know.
@@ -184,11 +191,14 @@ def submit(
     Raises:
         InputError: the recipe cannot be run, or the server refuses or does not answer.
     """
+    from tuneline.search.cluster import variants
+
     when = cron(schedule) if schedule else None
-    notes = refuse_unseen(recipe, profile)
+    read = variants(recipe) if search else [recipe]
+    notes = list(dict.fromkeys(note for one in read for note in refuse_unseen(one, profile)))
     experiment = remote.server.experiment or recipe.register_.name
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = compile_for(recipe, profile, Path(folder), scheduled=bool(when))
+        pipeline = compile_for(recipe, profile, Path(folder), bool(when), search)
         shared, known = _place(remote, pipeline, experiment)
     reused = [f"pipeline version {pipeline.version}"] if known else []
     if when:

@@ -17,7 +17,7 @@ from tuneline.recipe import load_recipe
 from tuneline.search.cluster import STORAGE, pinned, read, written
 from tuneline_pipelines import images
 from tuneline_pipelines.cli import app
-from tuneline_pipelines.compile import check, compile_sweep
+from tuneline_pipelines.compile import Search, check, compile_sweep
 from tuneline_pipelines.recipes import shipped
 from tuneline_pipelines.resources import Profile
 
@@ -49,7 +49,7 @@ def recipe(reviews_csv: Path) -> Recipe:
 
 def compiled(folder: Path, recipe: Recipe, tree: dict[str, Any], budget: str = "9trials", workers: int = 3) -> Any:
     """Pipeline, platform, and the notes."""
-    notes = compile_sweep(folder / "sweep.yaml", recipe, Profile.model_validate(tree), budget, workers, "")
+    notes = compile_sweep(folder / "sweep.yaml", recipe, Profile.model_validate(tree), Search(budget, workers))
     return *yaml.safe_load_all((folder / "sweep.yaml").read_text()), notes
 
 

@@ -102,14 +102,23 @@ def read(text: str) -> Recipe:
     return validate(Recipe, tree)
 
 
+def variants(recipe: Recipe) -> list[Recipe]:
+    """The recipe, and it with every combination of model.* that its sweep.space names.
+
+    Raises:
+        InputError: a combination that is not to be had.
+    """
+    models = {key: spec for key, spec in space_given(recipe).items() if key.startswith("model.")}
+    return [recipe, *readings(models, recipe)]
+
+
 def pinned(recipe: Recipe) -> str:
     """A content hash of all that prepare_step reads, or "" where a source can change under its name.
 
     Raises:
         InputError: a source or a checkpoint is missing.
     """
-    models = {key: spec for key, spec in space_given(recipe).items() if key.startswith("model.")}
-    pins = [pin(one.data, one.model) for one in (recipe, *readings(models, recipe))]
+    pins = [pin(one.data, one.model) for one in variants(recipe)]
     return hashlib.sha256("".join(pins).encode()).hexdigest() if all(pins) else ""
 
 
