@@ -7,10 +7,11 @@ else. Imports neither torch, kfp nor mlflow, so that a laptop and a GPU-less ima
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tuneline.dimensions import check_dimension
 
@@ -50,6 +51,15 @@ def _costs(value: Any) -> Any:
     }
 
 
+def _place(value: str) -> str:
+    """A path, a pattern or an address; an @ before its first slash parts a user, or a key, from the host."""
+    if re.match(r"(?!hf:)[A-Za-z][A-Za-z0-9+.-]*://[^/\s]*@", value):
+        raise ValueError("no user or password may stand in it; credentials come from the environment")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_place)]
+NeededPlace = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
@@ -113,13 +123,13 @@ class Policy(Section):
 class DataConfig(Section):
     """Where the labelled text is, how it is read, checked and split."""
 
-    train: Annotated[str, Field(min_length=1)]
+    train: NeededPlace
     """Training data: a file, glob or folder, s3://bucket/prefix, hf://owner/name[:config][@revision], or
     sample:support_desk. Forms: CSV, TSV, JSON Lines (each also .gz or .zst), Parquet, Arrow, a folder saved by
     datasets, a folder of text files for each class."""
-    validation: str = ""
+    validation: Place = ""
     """Validation data, as data.train; empty splits validation_share off the training data."""
-    test: str = ""
+    test: Place = ""
     """Test data, as data.train; empty splits test_share off the training data."""
     text_column: Annotated[str, Field(min_length=1)] = "text"
     """The column that holds the text."""
@@ -145,7 +155,7 @@ class DataConfig(Section):
     """New names for labels as written, such as {"0": negative, "1": positive}; others stay as they are."""
     label_order: Annotated[list[str], BeforeValidator(_texts)] = []
     """The labels in the order of the model's outputs; empty sorts them."""
-    corrections: str = ""
+    corrections: Place = ""
     """A file of corrected labels: label_errors.csv of an earlier run with its column new_label filled in."""
     validation_share: Share = 0.1
     """Share of the training rows that becomes the validation split where none is given."""
@@ -210,7 +220,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which pretrained checkpoint is fine-tuned."""
 
-    name: Annotated[str, Field(min_length=1)] = EMBEDDED_MODEL
+    name: NeededPlace = EMBEDDED_MODEL
     """A Hugging Face model id, also ID@REVISION (a branch, tag or commit), a local folder, s3://bucket/prefix, or
     pkg:NAME for a checkpoint that an installed package carries."""
     max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=131072)] = 128

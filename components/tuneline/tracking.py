@@ -21,7 +21,7 @@ from tuneline.errors import InputError, ServiceError, without_credentials
 from tuneline.outbox import Outbox
 from tuneline.progress import say
 from tuneline.provenance import environment, installed
-from tuneline.trouble import trouble
+from tuneline.trouble import told_of, trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -195,8 +195,7 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
             run.outbox.flush(patience=2)
         if owned:
             with suppress(Exception):
-                told = str(error) if isinstance(error, InputError) else trouble(error) or type(error).__name__
-                run.tags({"tuneline.error": told})
+                run.tags({"tuneline.error": told_of(error)})
             # A broken pipe is the first that a step hears of a command that was killed outright.
             killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
             with suppress(Exception):  # of the two errors the first one tells more

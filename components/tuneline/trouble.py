@@ -65,6 +65,12 @@ def trouble(error: BaseException) -> str | None:
     return without_credentials(f"MLflow at {os.environ.get('MLFLOW_TRACKING_URI')}: {_meaning(text)}")[:500]
 
 
+def told_of(error: BaseException) -> str:
+    """What may stand in a tag of an error: its own words may hold an address with a password, or a text."""
+    ours = type(error).__module__.partition(".")[0] in ("tuneline", "tuneline_pipelines")
+    return str(error) if ours and str(error) else trouble(error) or type(error).__name__
+
+
 def _of_database(error: BaseException | None) -> str | None:
     """What a database said, without Optuna's and SQLAlchemy's words for it; None where it is none's error."""
     package = type(error).__module__.partition(".")[0]

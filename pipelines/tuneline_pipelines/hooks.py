@@ -13,8 +13,7 @@ import json
 import os
 import subprocess
 from typing import Any
-
-from tuneline.errors import without_credentials
+from urllib.parse import urlsplit
 
 COMMAND, WEBHOOK, SECRET = "TUNELINE_MOVE_COMMAND", "TUNELINE_MOVE_WEBHOOK", "TUNELINE_MOVE_SECRET"
 _SECONDS = 60
@@ -59,5 +58,11 @@ def _post(url: str, body: bytes) -> str:
     try:
         answer = requests.post(url, data=body, headers=headers, timeout=10, allow_redirects=False)
     except requests.exceptions.RequestException as error:
-        return f"{without_credentials(url.partition('?')[0])}: {type(error).__name__}"
-    return "" if answer.ok else f"{without_credentials(url.partition('?')[0])}: answered {answer.status_code}"
+        return f"{_host(url)}: {type(error).__name__}"
+    return "" if answer.ok else f"{_host(url)}: answered {answer.status_code}"
+
+
+def _host(url: str) -> str:
+    """Of the webhook only this is told: its path is a secret at most services."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.hostname or ''}"

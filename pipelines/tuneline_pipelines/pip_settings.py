@@ -24,9 +24,22 @@ _CARRIED = {"index-url", "extra-index-url", "find-links", "no-index", "trusted-h
 _LOCATIONS = {"index-url", "extra-index-url", "find-links"}
 
 
+_PACKAGES = (".whl", ".tar.gz", ".zip", ".metadata", ".html", ".json")
+"""How the names of files end that an index is made of."""
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing; pip tells what it could not get."""
+
+    def send_head(self) -> Any:
+        """Serve packages and pages alone: what lies beside an index on a disk is nobody's business."""
+        path = Path(self.translate_path(self.path))
+        hidden = any(part.startswith(".") for part in path.relative_to(self.directory).parts)
+        if hidden or not (path.is_dir() or path.name.endswith(_PACKAGES)):
+            self.send_error(404)
+            return None
+        return super().send_head()
 
 
 def _serve(folder: Path, port: int) -> ThreadingHTTPServer | None:

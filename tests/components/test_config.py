@@ -238,6 +238,17 @@ def test_the_recipes_own_values_are_refused_like_overrides(tmp_path):
     assert message == "train.learning_rate: -1 given; input should be greater than 0"
 
 
+@pytest.mark.parametrize("key", ["data.train", "data.test", "data.corrections", "model.name"])
+def test_an_address_with_a_password_is_refused_and_not_repeated(tmp_path, key):
+    message = refusal(tmp_path, "data: {train: a.csv}", f"{key}=https://bob:hunter2@host/x.csv")
+    assert message.startswith(f"{key}: 'https://host/x.csv' given; no user or password may stand in it")
+
+
+def test_a_misspelt_key_is_told_before_the_one_that_it_leaves_lacking(tmp_path):
+    message = refusal(tmp_path, "data: {trian: a.csv}")
+    assert message.startswith("data.trian: unknown key; did you mean train? ")
+
+
 def test_several_problems_are_counted(tmp_path):
     message = refusal(tmp_path, "data: {train: a.csv}\ntrain: {epochs: 0, batch_size: 0, seed: x}")
     assert message.startswith("train.epochs: 0 given;")
@@ -251,12 +262,18 @@ def test_a_recipe_without_training_data_names_the_key_to_set(tmp_path, text):
     assert "data.train=VALUE" in message
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[1, 2]", "list"), ("just words", "str"), ("", "NoneType"), ("3", "int")])
-def test_a_recipe_that_is_no_mapping_is_refused_with_its_path_and_the_sections(tmp_path, text, kind):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[1, 2]", "holds list, not a mapping of sections"),
+        ("just words", "holds str, not a mapping of sections"),
+        ("", "is empty; sections are needed"),
+        ("3", "holds int, not a mapping of sections"),
+    ],
+)
+def test_a_recipe_that_is_no_mapping_is_refused_with_its_path_and_the_sections(tmp_path, text, told):
     message = refusal(tmp_path, text)
-    assert message == (
-        f"{tmp_path / 'recipe.yaml'}: holds {kind}, not a mapping of sections (data, model, train, register, sweep)"
-    )
+    assert message == f"{tmp_path / 'recipe.yaml'}: {told} (data, model, train, register, sweep)"
 
 
 @pytest.mark.parametrize("content", [b"data: [", b"data: {train: caf\xe9.csv}", b"\tdata: 1", b"data: 2026-13-41"])

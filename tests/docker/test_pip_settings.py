@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def test_folders_of_wheels_and_an_index_on_the_disk_are_served_while_it_builds(
     (tmp_path / "mirror/simple/a").mkdir(parents=True)
     (tmp_path / "mirror/files").mkdir()
     (tmp_path / "mirror/files/a.whl").write_bytes(b"file")
+    (tmp_path / "mirror/.ssh").mkdir()
+    (tmp_path / "mirror/.ssh/config.html").write_text("a user's own")
+    (tmp_path / "mirror/notes.txt").write_text("a user's own")
     monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path}/wheels https://more.example.com/wheels")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", (tmp_path / "mirror/simple").as_uri())
     with pip_files() as (files, share_network):
@@ -63,6 +67,9 @@ def test_folders_of_wheels_and_an_index_on_the_disk_are_served_while_it_builds(
             assert answer.read() == b"wheel"
         with urllib.request.urlopen(f"{found['extra-index-url']}/a/../../files/a.whl") as answer:
             assert answer.read() == b"file"
+        for beside in ("../.ssh/config.html", "../notes.txt"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{found['extra-index-url']}/{beside}")
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{wheels}a.whl")
 

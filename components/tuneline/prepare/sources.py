@@ -24,7 +24,7 @@ from tuneline.tables import READABLE, File, Parts, Written, local_file, read
 from tuneline.tables.cells import Place, labels, moments, texts
 from tuneline.tables.columnar import BYTES, ROWS, rows_in_bytes
 from tuneline.tables.files import Cells, check_file, expanded, require
-from tuneline.tables.stream import blocks
+from tuneline.tables.stream import MAX_CELL, blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,11 +169,15 @@ def _check_files(folder: _Folder, layout: Layout, split: str) -> None:
 
 
 def _names_below(folder: Path) -> list[str]:
-    return [
-        (Path(at) / name).relative_to(folder).as_posix()
-        for at, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    ]
+    found: list[str] = []
+    for at, below, names in os.walk(folder, followlinks=True):
+        here = Path(at).relative_to(folder)
+        above = {os.path.realpath(folder / parent) for parent in here.parents} if here.parts else set()
+        if os.path.realpath(at) in above:  # a link to a folder that it is in
+            below.clear()
+            continue
+        found += [(here / name).as_posix() for name in names]
+    return found
 
 
 def _content(folder: _Folder, layout: Layout) -> str:
@@ -220,7 +224,7 @@ def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig, column
     names: list[str] = []
     size = 0
     for name in layout.files:
-        found.append(b"".join(blocks(folder.file(name), _written(data))).decode())
+        found.append(_whole(folder.file(name), data))
         names.append(name.partition("/")[0])
         size += len(found[-1])
         if len(found) == ROWS or size > BYTES:
@@ -228,6 +232,16 @@ def _classes(folder: _Folder, layout: Layout, uri: str, data: DataConfig, column
             found, names, size = [], [], 0
     if found:
         yield {data.text_column: found, data.label_column: names}
+
+
+def _whole(file: File, data: DataConfig) -> str:
+    """A file that is one text."""
+    parts: list[bytes] = []
+    for block in blocks(file, _written(data)):
+        parts.append(block)
+        if sum(map(len, parts)) > MAX_CELL:
+            raise InputError(f"{file.name}: more than {MAX_CELL >> 20} MiB; a file in a class's folder is one text")
+    return b"".join(parts).decode()
 
 
 def _sample(uri: str, split: str, columns: Columns) -> Parts:

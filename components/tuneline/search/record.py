@@ -19,6 +19,7 @@ from tuneline import tracking
 from tuneline.config import Recipe
 from tuneline.search.job import Interrupted, Interval, OutOfTime, Pruned
 from tuneline.tracking import StepRun
+from tuneline.trouble import told_of
 
 Numbers = dict[str, float]
 
@@ -128,7 +129,7 @@ class SearchRun:
         except BaseException as error:
             status = "FAILED"
             with suppress(Exception):
-                step.tags({"tuneline.error": str(error) or type(error).__name__})
+                step.tags({"tuneline.error": told_of(error)})
             raise
         finally:
             with suppress(Exception):  # a server that is away stops no search
@@ -151,7 +152,7 @@ class SearchRun:
         """End it as one that failed, and leave the trials of others alone, which may take it up again."""
         killed = isinstance(why, KeyboardInterrupt | SystemExit)
         with suppress(Exception):
-            StepRun(self.api, self.run_id).tags({"tuneline.error": str(why) or type(why).__name__})
+            StepRun(self.api, self.run_id).tags({"tuneline.error": told_of(why)})
             self.api.set_terminated(self.run_id, "KILLED" if killed else "FAILED")
 
     def close(self, status: str) -> None:

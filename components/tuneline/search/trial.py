@@ -27,6 +27,7 @@ from tuneline.errors import InputError
 from tuneline.evaluate.metrics import measure
 from tuneline.search.job import Job, Measured
 from tuneline.train.train import train
+from tuneline.trouble import told_of
 
 Numbers = dict[str, float]
 
@@ -67,7 +68,7 @@ def main(pipe: Connection, job: Job) -> None:
             sys.exit(1)
         except Exception as error:
             traceback.print_exc()
-            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+            pipe.send(("failed", told_of(error)))  # the log has all of it
 
 
 def end_with_parent() -> None:

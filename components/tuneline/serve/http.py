@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import tuneline
 from tuneline.progress import say
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from tuneline.serve.versions import Served
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 MODEL_HEADER = "X-Tuneline-Model"
 _CODES = {
     413: "REQUEST_LIMIT_EXCEEDED",
@@ -86,6 +89,9 @@ def app_of(service: Service) -> FastAPI:
     async def docs() -> Response:
         return HTMLResponse(page.html(app.openapi()), headers={"Content-Security-Policy": page.POLICY})
 
+    if service.options.host in LOOPBACK:
+        app.add_middleware(_OwnNames)
+
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         status = error.status_code
@@ -94,6 +100,25 @@ def app_of(service: Service) -> FastAPI:
         return _error(status, line, dict(error.headers or {}))
 
     return app
+
+
+class _OwnNames:
+    """Answers only who asked for this machine by a name of its own.
+
+    A foreign page whose name was pointed to 127.0.0.1 after it was loaded would else be let in by the browser.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            named = Headers(scope=scope).get("host", "")
+            if named and named not in LOOPBACK and named.rpartition(":")[0] not in LOOPBACK:
+                refused = _error(403, "Host: this service is this machine's alone; --host names another address")
+                await refused(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 async def _answer(service: Service, request: Request, form: Form, shape: Shape) -> Response:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.errors import InputError
 from tuneline.tables.files import File, Parts, Written, form_of, require
-from tuneline.tables.stream import blocks
+from tuneline.tables.stream import MAX_CELL, blocks
 
 if TYPE_CHECKING:
     import numpy as np
 
 ROWS = 10_000
-MAX_CELL = 128 << 20
 _QUOTE, _LF, _CR = b'"'[0], b"\n"[0], b"\r"[0]
 
 
@@ -167,7 +166,7 @@ class _Strict:
 
     def _rows(self, stream: Iterable[bytes]) -> Iterator[list[str]]:
         csv.field_size_limit(MAX_CELL)
-        reader = csv.reader(_split_lines(stream), delimiter=self.delimiter, strict=True)
+        reader = csv.reader(_split_lines(self.name, stream), delimiter=self.delimiter, strict=True)
         try:
             for cells in reader:
                 if not cells:
@@ -186,10 +185,12 @@ class _Strict:
             ) from None
 
 
-def _split_lines(stream: Iterable[bytes]) -> Iterator[str]:
+def _split_lines(name: str, stream: Iterable[bytes]) -> Iterator[str]:
     """Lines with their ends as written."""
     rest = ""
     for block in stream:
+        if len(rest) > MAX_CELL:
+            raise InputError(f"{name}: a line is longer than {MAX_CELL >> 20} MiB; is this a table of texts?")
         lines = list(io.StringIO(rest + block.decode(), newline=""))
         rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
         yield from lines

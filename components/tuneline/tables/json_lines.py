@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneline.errors import InputError
 from tuneline.tables.files import File, Parts, Written, require
-from tuneline.tables.stream import blocks
+from tuneline.tables.stream import MAX_CELL, blocks
 
 ROWS = 10_000
 _BLANK = re.compile(rb"^[ \t\r\f\v]*(?:\n|\Z(?<!\n))", re.MULTILINE)
@@ -19,7 +19,7 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
     """See tables.read."""
     wanted = list(dict.fromkeys(columns.values()))
     row = line = 0
-    for block in _whole_lines(blocks(file, written)):
+    for block in _whole_lines(file.name, blocks(file, written)):
         count = _rows(block)
         part = _parse(block, count, wanted)
         if part is not None:
@@ -31,18 +31,20 @@ def read(file: File, columns: dict[str, str], written: Written) -> Parts:
 
 def column_names(file: File, written: Written) -> list[str]:
     """See tables.column_names."""
-    for line, text in enumerate(next(_whole_lines(blocks(file, written)), b"").split(b"\n"), start=1):
+    for line, text in enumerate(next(_whole_lines(file.name, blocks(file, written)), b"").split(b"\n"), start=1):
         if text.strip():
             return list(_object(file.name, line, text))
     return []
 
 
-def _whole_lines(stream: Iterator[bytes]) -> Iterator[bytes]:
+def _whole_lines(name: str, stream: Iterator[bytes]) -> Iterator[bytes]:
     kept: list[bytes] = []
     for block in stream:
         end = block.rfind(b"\n") + 1
         if not end:
             kept.append(block)
+            if sum(map(len, kept)) > MAX_CELL:
+                raise InputError(f"{name}: a line is longer than {MAX_CELL >> 20} MiB; JSON Lines has an object a line")
             continue
         yield b"".join([*kept, block[:end]])
         kept = [block[end:]]

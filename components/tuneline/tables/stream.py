@@ -12,6 +12,8 @@ from tuneline.errors import InputError
 from tuneline.tables.files import File, Written, compression_of, other_form
 
 BLOCK = 4 << 20
+MAX_CELL = 128 << 20
+"""Bytes of the longest text that is read: what goes on beyond is no text, or a quote that was left open."""
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before utf-16-le, whose mark it begins with

@@ -42,7 +42,7 @@ def load_network(name: str, labels: list[str], encoder_dropout: bool = False) ->
             folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(f"model.name: {name}: cannot be loaded as a text classifier: {error}") from None
     _require_encoder(name, network, report)
     _draw_output_layer(network, len(labels))

@@ -21,7 +21,7 @@ from tests.components.conftest import write_csv
 from tuneline.config import DataConfig
 from tuneline.errors import InputError
 from tuneline.prepare.sources import fingerprint, open_source
-from tuneline.tables import READABLE, texts
+from tuneline.tables import READABLE, delimited, json_lines, texts
 
 ROWS = [
     ('It\'s "good", truly', "pos"),
@@ -119,6 +119,19 @@ def test_a_suffix_in_capitals_is_known(tmp_path):
 def test_a_text_of_a_megabyte_is_read_whole(tmp_path):
     long = "word " * 200_000
     assert read_rows(put(tmp_path, ".csv", labelled([(long, "pos")]))) == [(long, "pos")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
+def test_a_line_without_end_is_told_before_memory_is_full(tmp_path, monkeypatch, name):
+    """As of a small compressed file that expands to gigabytes."""
+    for module in (json_lines, delimited):
+        monkeypatch.setattr(module, "MAX_CELL", 8 << 20)
+    (tmp_path / name).write_bytes(b"text,label\n" * (".csv" in name) + b"text\tlabel\n" * (".tsv" in name))
+    with (tmp_path / name).open("ab") as file:
+        file.write(b'{"text": "' if name.endswith("jsonl") else b'a "quote" amiss')
+        file.write(b"x" * (24 << 20))
+    with pytest.raises(InputError, match=rf"{name}: .*(a line is longer than 8 MiB|field larger than field limit)"):
+        read_rows(str(tmp_path / name))
 
 
 def test_a_path_is_taken_from_the_current_folder_and_the_home_folder(tmp_path, monkeypatch):

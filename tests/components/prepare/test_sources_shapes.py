@@ -150,6 +150,20 @@ def test_a_folder_of_classes_gives_each_text_the_name_of_its_folder(tmp_path):
     assert "data.slice_columns: 'channel' given; " in refusal(tmp_path, slice_columns=["channel"])
 
 
+def test_links_to_the_folder_that_they_are_in_end(tmp_path):
+    folder = write_classes(tmp_path / "classes")
+    for name in ("one", "two"):
+        (folder / "pos" / name).symlink_to(folder / "pos")
+    assert sorted(rows(folder)) == [("bad", "neg"), ("fine", "pos"), ("good\n", "pos")]
+
+
+def test_a_file_of_a_class_without_end_is_told_before_memory_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneline.prepare.sources.MAX_CELL", 8 << 20)
+    folder = write_classes(tmp_path / "classes")
+    (folder / "neg" / "2.gz").write_bytes(gzip.compress(b"x" * (24 << 20)))
+    assert "neg/2.gz: more than 8 MiB; a file in a class's folder is one text" in refusal(folder)
+
+
 def test_a_saved_data_set_gives_the_split_that_is_asked_for_and_the_names_of_its_classes(tmp_path):
     folder = save(tmp_path / "both", train=[("good", 1), ("bad", 0), ("what", -1)], test=[("fine", 1)])
     assert rows(folder) == [("good", "pos"), ("bad", "neg"), ("what", "-1")]

@@ -195,7 +195,8 @@ def test_a_hook_that_fails_is_told_without_secrets_and_undoes_nothing(versions, 
     assert done.exit_code == 0
     command, posted = json.loads(done.stdout)["hooks"]
     assert command == {"hook": "command", "ok": False, "told": "ended with status 7"}
-    assert posted["told"].endswith("/moved: answered 500")
+    assert posted["told"] == "http://127.0.0.1: answered 500"
     assert "hunter2" not in done.output
+    assert "/moved" not in done.output  # a webhook's path is its secret at most services
     assert printed("history", "desk")["champion"] == "1"
     assert len(webhook) == 2
