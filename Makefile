@@ -28,7 +28,7 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.sample_gap
 	$(BIN)/python -m tests.benchmarks.train_speed
-	$(BIN)/python -m tests.benchmarks.train_speed --data ag_news --tokens 128 --steps 16
+	$(BIN)/python -m tests.benchmarks.train_speed --data ag_news --tokens 128 --steps 12
 	$(BIN)/python -m tests.benchmarks.tuning_speed
 	$(BIN)/python -m tests.benchmarks.predict_speed
 	$(BIN)/python -m tests.benchmarks.serve_speed

@@ -61,7 +61,8 @@ def validate(schema: type[S], values: Any, where: str = "") -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
+        # a misspelt key is why another is lacking
+        problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(_explain(schema, problems[0], where) + more) from None
 
@@ -166,6 +167,8 @@ def read_mapping(path: Path, name: str, schema: type[Section]) -> dict[str, Any]
     if isinstance(tree, dict):  # a section whose keys are all commented out
         empty = {key for key, value in tree.items() if value is None and _section_in(_field(schema, str(key)))}
         return {key: value for key, value in tree.items() if key not in empty}
+    if tree is None:
+        raise InputError(f"{name}: is empty; sections are needed ({', '.join(_keys(schema, []))})")
     raise InputError(f"{name}: holds {type(tree).__name__}, not a mapping of sections ({', '.join(_keys(schema, []))})")
 
 

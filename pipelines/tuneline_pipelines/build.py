@@ -39,7 +39,9 @@ def engine() -> Any:
         import docker
         from docker.errors import DockerException
     except ImportError:
-        raise InputError("the package docker is not installed; pip install 'tuneline[docker]'") from None
+        raise InputError(
+            "the package docker is not installed; pip install -e '.[docker]' in tuneline's checkout"
+        ) from None
     try:
         client = docker.from_env(timeout=600)
         client.ping()

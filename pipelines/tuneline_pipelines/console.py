@@ -5,18 +5,51 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from tuneline.errors import ConflictError, InputError
 from tuneline.trouble import trouble
 
 told = Console(stderr=True)
+ORDER = (
+    "init", "audit", "plan", "run", "runs", "compare", "ui", "sweep", "choose", "imbalance", "predict", "serve",
+    "promote", "rollback", "history", "trace", "reproduce", "build", "compile", "submit", "logs", "cancel", "doctor",
+)  # fmt: skip
+"""The verbs as --help lists them: in the order in which a person comes to need them."""
 JSON = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
+
+
+class Verbs(TyperGroup):
+    """The verbs; the wrong use of one ends as all bad input does: in one line, with exit status 2."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs in their order."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **values: Any) -> Any:
+        """Run the verb that these words, or those of the process, name."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode or not words:  # without a word it is help that is asked for
+            return super().main(args, *more, standalone_mode=standalone_mode, **values)
+        try:
+            sys.exit(super().main(args, *more, standalone_mode=False, **values) or 0)
+        except TyperException as error:
+            context = getattr(error, "ctx", None)
+            seen = f"; see `{context.command_path} --help`" if context else ""
+            message = " ".join(getattr(error, "format_message", error.__str__)().split()).rstrip(".")
+            try:
+                fail(f"{message[:1].lower()}{message[1:]}{seen}", 2, "--json" in words)
+            except typer.Exit as ended:
+                sys.exit(ended.exit_code)
+        except typer.Abort:
+            sys.exit(130)
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:

@@ -158,7 +158,7 @@ def _keys(recipe: Recipe) -> dict[str, str]:
         import boto3
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise InputError("--docker: s3:// and AWS_PROFILE need pip install 'tuneline[s3]'") from None
+        raise InputError("--docker: s3:// and AWS_PROFILE need pip install -e '.[s3]' in tuneline's checkout") from None
     try:
         session = boto3.Session()
         credentials = session.get_credentials()

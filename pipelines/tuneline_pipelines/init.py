@@ -36,13 +36,23 @@ class Where(StrEnum):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what, and what a look at the first rows says of them."""
+    """Which columns hold what, and what a look at the first rows says of them.
+
+    Attributes:
+        text: the column of texts.
+        label: the column of labels.
+        names: of all columns; empty where nothing was looked into.
+        rows: that were looked at.
+        labels: different ones in them.
+        headed: whether the label's column has a name that none of its labels has.
+    """
 
     text: str
     label: str
     names: tuple[str, ...] = ()
     rows: int = 0
     labels: int = 0
+    headed: bool = True
 
 
 def guess(data: str, text: str = "", label: str = "") -> Columns:
@@ -82,7 +92,10 @@ def check(data: str, columns: Columns) -> Columns:
         return columns
     file = File(local_file(data, "data.train"), data)
     cells = _first_cells(file, {"--text": columns.text, "--label": columns.label})[columns.label]
-    return Columns(columns.text, columns.label, columns.names, len(cells), len(set(cells)))
+    if not cells:
+        raise InputError(f"{data}: holds no rows below its header; labelled texts are needed")
+    labels = set(cells)
+    return Columns(columns.text, columns.label, columns.names, len(cells), len(labels), columns.label not in labels)
 
 
 def write(name: str, data: str, columns: Columns, where: Where, force: bool = False) -> list[Path]:
@@ -103,6 +116,8 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise InputError(f"{name!r}: not a name; letters, digits, . _ and - are allowed, such as support-desk")
+    if name.endswith((".yaml", ".yml")):
+        raise InputError(f"{name!r}: a name is needed, to which .yaml is added; give {name.rpartition('.')[0]}")
     files = {Path(f"{name}.yaml"): _recipe(name, data, columns, where)}
     if where is Where.CLUSTER:
         files[Path(f"{name}.cluster.yaml")] = _PROFILE
@@ -120,8 +135,8 @@ def write(name: str, data: str, columns: Columns, where: Where, force: bool = Fa
     return list(files)
 
 
-def next_commands(name: str, where: Where) -> list[str]:
-    """What to type next, in order."""
+def next_commands(name: str, where: Where, data: str = "") -> list[str]:
+    """What to type next, in order; data that only this machine sees are to be brought to a cluster first."""
     recipe = f"{name}.yaml"
     first = [f"tuneline audit {recipe}", f"tuneline plan {recipe}"]
     last = {
@@ -129,6 +144,10 @@ def next_commands(name: str, where: Where) -> list[str]:
         Where.DOCKER: f"tuneline run {recipe} --docker",
         Where.CLUSTER: f"tuneline submit {recipe} --profile {name}.cluster.yaml --wait",
     }
+    if where is Where.CLUSTER and data and not data.startswith((*_REMOTE, "/")):
+        first += [
+            f"# bring {data} where the cluster's pods see it (s3://, or a volume), and name that place in {recipe}"
+        ]
     return [*first, last[where]]
 
 

@@ -152,7 +152,7 @@ def test_without_an_engine_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_without_the_docker_package_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
-    with pytest.raises(InputError, match=r"pip install 'tuneline\[docker\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[docker\]' in tuneline's checkout"):
         build.engine()
 
 

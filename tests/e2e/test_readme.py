@@ -50,7 +50,7 @@ MAKE = {
 }
 """How each target of make that the README shows is run, or why it is not."""
 ELSEWHERE = {
-    "tuneline submit topics.yaml --profile cluster.yaml --wait": "a cluster; tests/pipelines has a server of its own",
+    "tuneline submit topics.yaml --profile topics.cluster.yaml --wait": "a cluster; tests/pipelines has its own server",
 }
 """Commands that need more than this machine, by their words, with the reason: they are checked like those of docs."""
 CHEAP = ["model.max_length=16", "train.epochs=1", "register.rules.beats_baseline=false"]
@@ -92,6 +92,8 @@ class Reader:
                     self.ensure_quickstart()
             case _ if is_run(words):
                 assert self.begin(*words[2:]).result()["status"] == "succeeded"
+            case ["tuneline", "init", *_]:  # what it would ask a person for is said
+                self.succeed([*words[1:], "--data", "my.csv", "--text", "text", "--label", "label"])
             case ["tuneline", "audit", *_]:
                 self.succeed(words[1:])
             case ["tuneline", "predict", model, "FILE"]:

@@ -95,7 +95,9 @@ def _load(address: Address, split: str) -> Any:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise InputError(f"{address.key}: {address.uri}: hub data needs pip install 'tuneline[hub]'") from None
+        raise InputError(
+            f"{address.key}: {address.uri}: hub data needs pip install -e '.[hub]' in tuneline's checkout"
+        ) from None
     try:
         return load_dataset(
             address.name, address.config or None, split=address.split, revision=address.revision or None

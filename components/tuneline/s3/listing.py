@@ -120,7 +120,7 @@ def client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise InputError("s3:// needs pip install 'tuneline[s3]'") from None
+        raise InputError("s3:// needs pip install -e '.[s3]' in tuneline's checkout") from None
     retries: Any = {"mode": "standard", "total_max_attempts": 5}
     return boto3.Session().client(
         "s3", config=Config(retries=retries, max_pool_connections=WORKERS, connect_timeout=10)

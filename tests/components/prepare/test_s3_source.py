@@ -265,7 +265,7 @@ def test_a_key_that_is_no_path_is_refused(bucket, monkeypatch, key):
 
 def test_without_boto3_the_package_to_install_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "boto3", None)
-    assert "needs pip install 'tuneline[s3]'" in refusal("s3://bucket/a.csv")
+    assert "needs pip install -e '.[s3]' in tuneline's checkout" in refusal("s3://bucket/a.csv")
 
 
 @pytest.mark.slow
