@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe, SweepConfig
@@ -32,6 +33,8 @@ RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
 RUN_SECONDS = 60.0
 """How long whoever made the study may take to say which MLflow run is its."""
+OWNERLESS_SECONDS = 60.0
+"""How long a trial that was asked for may be without an owner's name, which is told in the next statement."""
 TURN_SECONDS = 1.0
 """How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
@@ -49,7 +52,7 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     try:
         import optuna
     except ImportError:
-        raise InputError("tuneline sweep needs Optuna: pip install 'tuneline[sweep]'") from None
+        raise InputError("tuneline sweep needs Optuna: pip install -e '.[sweep]' in tuneline's checkout") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
@@ -208,8 +211,14 @@ def recover(study: optuna.Study, lives: Callable[[str], bool]) -> int:
     """Propose again what was under way in commands that were killed; gives how many trials that are."""
     import optuna
 
+    def is_dead(trial: FrozenTrial) -> bool:
+        if owner := trial.user_attrs.get(OWNER):
+            return not lives(owner)
+        started = trial.datetime_start
+        return started is not None and (datetime.now() - started).total_seconds() > OWNERLESS_SECONDS
+
     running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    dead = [trial for trial in running if (owner := trial.user_attrs.get(OWNER)) and not lives(owner)]
+    dead = [trial for trial in running if is_dead(trial)]
     for trial in dead:
         lose(study, trial, "its command was killed")
     return len(dead)

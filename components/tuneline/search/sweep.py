@@ -195,6 +195,7 @@ class Sweep:
         with self._lock:
             self._beat()  # a machine that slept would take its own for dead
             optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
+            studies.recover(self.study, self.lives)
             if self.engine.stop.is_set() or not self._in_time():
                 return None
             most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()
