@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,16 +48,18 @@ def command(verb: str, home: Path, *arguments: str) -> dict[str, Any]:
 
 
 def sweep(given: argparse.Namespace, folder: Path) -> None:
-    """Best validation score of the two ways to search, a line a seed."""
+    """Best validation score of the two ways to search, a line a seed; all of the budget goes to the search."""
     found: dict[str, list[float]] = {"tpe": [], "random": []}
     for seed in range(given.seeds):
         for sampler, scores in found.items():
-            how = [f"sweep.sampler={sampler}", f"sweep.pruner={'asha' if sampler == 'tpe' else 'none'}"]
+            how = [f"sweep.sampler={sampler}", f"sweep.pruner={'asha' if sampler == 'tpe' else 'none'}",
+                   "sweep.seeds=1", "data.max_validation=1000"]  # fmt: skip
             home = folder / f"{sampler}{seed}"
             result = command("sweep", home, *words(given.data, given.rows), *how, f"train.seed={seed}", "--budget",
                              given.budget)  # fmt: skip
             scores.append(max(row["score"] for row in result["trials"] if row["state"] == "complete"))
-            told = f"{len(result['trials'])} trials, best {scores[-1]:.4f}, winner {result['best']['score']:.4f}"
+            states = Counter(row["state"] for row in result["trials"])
+            told = f"{states['complete']} trials and {states['pruned']} stopped early, best {scores[-1]:.4f}"
             print(f"{given.data} {given.budget} {sampler:6} seed {seed}: {told}", flush=True)
     print(f"mean: tpe {fmean(found['tpe']):.4f}, random {fmean(found['random']):.4f}")
 

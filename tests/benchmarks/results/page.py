@@ -50,7 +50,8 @@ def _head(found: Found) -> str:
     return f"""# Results
 
 What fine-tuning gives on four tasks (spam, topic, intent, sentiment), on real text, beside what costs less. The
-checkpoint is the embedded MiniLM (6 layers, 22 million parameters), a fifth of a model of the base size.
+checkpoint is the embedded MiniLM (6 layers, 22 million parameters), a fifth of a model of the base size. *The article*
+is the tutorial that this project grew from, whose [recipe](#the-articles-recipe) (Adam, 1e-5, ten epochs) many follow.
 
 Made by `{COMMAND}` on {machines}, two trainings at a time with a core each.
 {_lacking(found)}
@@ -137,8 +138,9 @@ def _article(found: Found) -> str:
         "## The article's recipe", "",
         "That of the tutorial which this project grew from: Adam at 1e-5 for ten epochs, dropout as the checkpoint has "
         "it, no warm-up, no weight decay. It has three to five tenths of the training texts, so that as many pass "
-        "through the model as in full fine-tuning. Otherwise than printed: batches of 16 instead of one text, shuffled "
-        "and cut at the recipe's length, and a rate that falls to zero, as it always does in `tuneline`.", "", *told,
+        "through the model as in full fine-tuning. What is done otherwise than the tutorial prints it: batches of 16 "
+        "instead of one text, shuffled, cut at the recipe's length, and a rate that falls to zero, as it always does "
+        "in `tuneline`.", "", *told,
     ])  # fmt: skip
 
 

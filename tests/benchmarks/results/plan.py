@@ -140,7 +140,8 @@ def words(scenario: Scenario, texts: int, seed: int, *more: str) -> tuple[str, .
     """The recipe with its data and the embedded checkpoint."""
     files = (f"data.{split}=$TUNELINE_DATA/{scenario.name}/{split}.parquet" for split in scenario.splits)
     keys = (*scenario.keys, f"data.max_train={texts}", *more, f"train.seed={seed}")
-    return (scenario.name, f"model.name={CHECKPOINT}", *files, *keys)
+    once = {key.partition("=")[0]: key for key in keys}  # the last value of a key is what counts
+    return (scenario.name, f"model.name={CHECKPOINT}", *files, *once.values())
 
 
 def settings(scenario: Scenario, mode: str, rate: float, epochs: int | None = None) -> tuple[str, ...]:

@@ -173,6 +173,7 @@ def machine() -> str:
     facts = {name.strip(): value.strip() for name, value in facts.items()}
     name = facts.get("model name", platform.machine()).replace("(R)", "").replace("(TM)", "")
     name = name.split(" CPU")[0].split(" Processor")[0].split("-Core")[0]
-    amx = " with AMX" if "amx_bf16" in facts.get("flags", "") else ""
+    has = facts.get("flags", "").split()
+    amx = " with AMX" if "amx_bf16" in has else " with AVX-512 bf16" if "avx512_bf16" in has else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}{amx}, {cores} cores"
