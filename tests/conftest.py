@@ -18,6 +18,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what is in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
+ALONE = {f"tests/e2e/test_{name}.py" for name in ("bad_input", "killed", "real_text", "sweep")}
+"""Files whose tests share nothing that is dear, and may run in several processes."""
 WORDS = ("good fine great nice lovely bad poor awful dull boring the a film was is very really not plot actors").split()
 
 
@@ -33,9 +35,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "docker" if file.startswith("tests/docker/") else file
+            if file.startswith("tests/docker/"):
+                return "docker"
+            return nodeid if file in ALONE else file
 
+    config.option.loadscopereorder = False  # the order below, not that of the number of tests
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: one core is not to wait for the other at the end."""
+    first = ("tests/docker/", "tests/e2e/")
+    items.sort(key=lambda item: next((n for n, start in enumerate(first) if item.nodeid.startswith(start)), len(first)))
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,8 @@ def test_every_image_is_built_within_its_size_and_in_time(built: Built, capsys: 
             print(f"\n{row['reference']}: {row['size'] / 1e6:.0f} MB, {row['over_base'] / 1e6:.0f} over base, {told}")
     assert set(built) == set(images.TARGETS)
     assert {image for image, most in OVER_BASE.items() if built[image]["over_base"] > most} == set()
-    if os.environ.get("TUNELINE_REQUIRE_DOCKER") == "1":  # CI has the machine to itself
-        assert sum(row["seconds"] for row in built.values()) < 15 * 60
+    if os.environ.get("TUNELINE_REQUIRE_DOCKER") == "1":  # in CI, beside one other process of tests
+        assert sum(row["seconds"] for row in built.values()) < 25 * 60
 
 
 def test_built_again_is_there_already(built: Built, engine: Any) -> None:

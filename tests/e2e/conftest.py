@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from infra.local.stack import USER, Stack, StackError, postgres_folder, stack
 from infra.local.stack import wait_until_healthy as wait_until_healthy
+from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
     import optuna
@@ -69,6 +70,16 @@ class Project:
         return {
             run.info.run_name if "mlflow.parentRunId" in run.data.tags else "pipeline": run.info.status for run in runs
         }
+
+
+def in_process(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """A command in this process, in the project's folder: half of the time of one in its own goes to imports."""
+    from tuneline_pipelines.cli import app
+
+    monkeypatch.chdir(project.folder)
+    for name in ("MLFLOW_TRACKING_URI", "TUNELINE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import free_port, reviews
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import Project, in_process
 
 pytestmark = pytest.mark.medium
 
@@ -77,6 +77,7 @@ def test_mlflow_holds_a_finished_parent_and_a_child_a_step(shared: Project, resu
     assert children["train"].data.tags["tuneline.version.torch"]
 
 
+@pytest.mark.slow
 def test_a_version_is_made_again_bit_for_bit_and_nothing_is_registered(shared: Project, result: dict[str, Any]) -> None:
     del result
     before = [version.version for version in shared.store.search_model_versions("name='reviews'")]
@@ -88,6 +89,7 @@ def test_a_version_is_made_again_bit_for_bit_and_nothing_is_registered(shared: P
     assert [version.version for version in shared.store.search_model_versions("name='reviews'")] == before
 
 
+@pytest.mark.slow
 def test_another_seed_is_found_to_give_other_weights(shared: Project, result: dict[str, Any]) -> None:
     del result
     done = shared.tuneline("reproduce", "reviews@champion", "train.seed=1")
@@ -128,17 +130,18 @@ def test_predictions_by_alias_agree_with_the_evaluation(
 
 
 def test_predictions_without_a_file_go_to_stdout_and_are_safe_in_a_spreadsheet(
-    shared: Project, result: dict[str, Any]
+    shared: Project, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del result
     (shared.folder / "new.jsonl").write_text(json.dumps({"text": "=2+3 good film"}) + "\n")
-    done = shared.tuneline("predict", "reviews/1", "new.jsonl")
-    assert done.returncode == 0, done.stderr
+    done = in_process(shared, monkeypatch, "predict", "reviews/1", "new.jsonl")
+    assert done.exit_code == 0, done.stderr
     (row,) = csv.DictReader(done.stdout.splitlines())
     assert row["text"] == "'=2+3 good film"
     assert float(row["p(neg)"]) + float(row["p(pos)"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_service_answers_over_http_as_the_file_was_labelled(shared: Project, result: dict[str, Any]) -> None:
     del result
     texts = [text for text, _ in reviews(20, start=900)]
@@ -177,17 +180,18 @@ def test_the_service_answers_over_http_as_the_file_was_labelled(shared: Project,
     ],
 )
 def test_a_prediction_that_cannot_be_made_is_one_line(
-    shared: Project, result: dict[str, Any], arguments: list[str], told: str
+    shared: Project, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
 ) -> None:
     del result
     (shared.folder / "new.csv").write_text("text\ngood film\n")
-    done = shared.tuneline("predict", *arguments)
-    assert done.returncode == 2
+    done = in_process(shared, monkeypatch, "predict", *arguments)
+    assert done.exit_code == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_prepared_data_and_a_refused_model_gets_no_alias(
     shared: Project, result: dict[str, Any], tiny_checkpoint: Path
 ) -> None:
@@ -207,6 +211,7 @@ def test_a_second_run_reuses_prepared_data_and_a_refused_model_gets_no_alias(
     assert [run["run_id"] for run in listed] == [second["run_id"], result["run_id"]]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_injected_by_the_environment_is_joined_and_left_open(
     project: Project, shared: Project, tiny_checkpoint: Path
 ) -> None:
@@ -222,8 +227,8 @@ def test_a_run_that_is_injected_by_the_environment_is_joined_and_left_open(
     )
 
 
-def test_doctor_tells_what_is_there(project: Project) -> None:
-    done = project.tuneline("doctor")
-    assert done.returncode == 0
+def test_doctor_tells_what_is_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = in_process(project, monkeypatch, "doctor")
+    assert done.exit_code == 0
     assert "transformers" in done.stdout
     assert "free disk" in done.stdout

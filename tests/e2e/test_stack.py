@@ -200,7 +200,7 @@ def in_training(desk: Desk, *arguments: str, **more: str) -> subprocess.Popen[st
 
 
 def test_a_server_killed_during_training_and_started_again_loses_nothing(desk: Desk) -> None:
-    command = in_training(desk, *desk.recipe("gap", "train.epochs=40"), "--json")
+    command = in_training(desk, *desk.recipe("gap", "train.epochs=150"), "--json")
     desk.servers.kill_mlflow()
     time.sleep(3)
     desk.servers.start_mlflow()
@@ -208,16 +208,16 @@ def test_a_server_killed_during_training_and_started_again_loses_nothing(desk: D
     assert command.returncode == 0, told
     runs = desk.runs("gap")
     assert {step: run.info.status for step, run in runs.items()} == dict.fromkeys(("pipeline", *STEPS), "FINISHED")
-    steps = 40 * -(-json.loads(out)["data"]["rows"]["train"] // 16)
+    steps = 150 * -(-json.loads(out)["data"]["rows"]["train"] // 16)
     losses = desk.store.get_metric_history(runs["train"].info.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, steps + 1))
-    assert len(desk.store.get_metric_history(runs["train"].info.run_id, "validation_loss")) == 40
+    assert len(desk.store.get_metric_history(runs["train"].info.run_id, "validation_loss")) == 150
     assert "gap" in desk.models()
 
 
 def test_a_server_that_stays_away_fails_the_run_which_the_next_command_closes(desk: Desk) -> None:
     impatient = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    command = in_training(desk, *desk.recipe("away", "train.epochs=20"), **impatient)
+    command = in_training(desk, *desk.recipe("away", "train.epochs=150"), **impatient)
     desk.servers.kill_mlflow()
     try:
         out, told = command.communicate(timeout=120)

@@ -63,6 +63,7 @@ def wait_for(project: Project, process: Any, complete: int) -> None:
     raise AssertionError("no trial came to its end")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_outright_loses_what_was_under_way_and_the_same_command_goes_on(
     reviewed: Project, tiny_checkpoint: Path
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_sweep_that_was_killed_outright_loses_what_was_under_way_and_the_same_
     assert len(kept) >= 2
     assert all(after[number]["state"] in ("complete", "pruned") for number in kept)
     lost = [row for row in result["trials"] if row["state"] == "lost"]
-    assert 1 <= len(lost) <= 2
+    assert len(lost) == list(before.values()).count("RUNNING")
     counts = result["counts"]
     assert counts["complete"] + counts["pruned"] + counts["failed"] + counts["finals"] == 9
     assert counts["running"] == 0
@@ -122,7 +123,7 @@ def _check_winner(project: Project, result: dict[str, Any]) -> None:
     assert tree["train"]["learning_rate"] == best["overrides"]["train.learning_rate"]
     run = project.succeed("run", best["recipe"], "register.rules.beats_baseline=false")
     assert run["data"]["rows"]["test"] > 0
-    assert 0 <= run["metrics"]["accuracy"] <= 1
+    assert run["metrics"]["accuracy"] > 0.6
 
 
 def test_ctrl_c_ends_trials_and_runs_and_tells_the_line_that_goes_on(reviewed: Project, tiny_checkpoint: Path) -> None:

@@ -41,7 +41,7 @@ def recipe(tmp_path: Path, tiny_checkpoint: Path) -> Recipe:
     space = "{train.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}, model.max_length: [16, 12]}"
     return load_recipe(shipped()["text"], [
         f"data.train={rows}", "data.validation_share=0.3", f"model.name={tiny_checkpoint}", "model.max_length=16",
-        "train.epochs=2", "train.learning_rate=5e-3", "register.name=reviews", f"sweep.space={space}",
+        "train.epochs=12", "train.learning_rate=5e-3", "register.name=reviews", f"sweep.space={space}",
         "sweep.pruner=none", "sweep.finalists=1", "sweep.seeds=3",
     ])  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_two_workers_share_one_study_and_one_run_and_one_recipe_wins(
     study = _check_study(studies)
     _check_run(servers, study)
     best = load_recipe(Path(outputs["best"]), [])
-    assert best.train.epochs == 2
+    assert best.train.epochs == 12
     assert 1e-3 <= best.train.learning_rate <= 1e-2
     assert "the test split was not looked at" in Path(outputs["report"]).read_text(encoding="utf-8")
 

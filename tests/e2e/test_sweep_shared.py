@@ -24,7 +24,7 @@ def test_two_commands_share_trials_and_the_run_and_neither_tells_the_password(
 ) -> None:
     secret = servers.secrets["postgres_password"]
     words = ["sweep", "text", "data.train=rows.csv", "data.validation_share=0.3", f"model.name={tiny_checkpoint}",
-             "model.max_length=16", "train.epochs=2", "train.learning_rate=5e-3", "register.name=reviews",
+             "model.max_length=16", "train.epochs=12", "train.learning_rate=5e-3", "register.name=reviews",
              "sweep.pruner=none", "--budget", "9trials", "--study", "shared", "--json"]  # fmt: skip
     project = Project(tmp_path)
     with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as stream:

@@ -58,7 +58,7 @@ def address(finished: tuple[Project, dict[str, Any]], searched: dict[str, Any]) 
         yield url
     finally:
         command.terminate()
-        assert command.wait(timeout=30) is not None
+        command.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")

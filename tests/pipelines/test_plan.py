@@ -159,6 +159,7 @@ def test_what_a_cluster_lacks_here_and_what_a_group_of_processes_adds_is_told(ti
         assert part in told
 
 
+@pytest.mark.slow
 def test_the_recipe_that_init_writes_passes_the_commands_that_it_names(own_folder, own_store):
     write_csv(Path("desk.csv"), [(text, label) for text, label in reviews(60)], ("body", "topic"))
     write("desk", "desk.csv", Columns("body", "topic", ("body", "topic"), 60, 2), Where.LAPTOP)

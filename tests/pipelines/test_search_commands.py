@@ -37,6 +37,7 @@ def artifacts(run_id: str) -> set[str]:
     return {file.path for file in client().list_artifacts(run_id)}
 
 
+@pytest.mark.slow
 def test_imbalance_compares_all_treatments_and_says_what_to_do(ask, own_store):
     done = ask("imbalance", "--seeds", "1", "--folds", "2", "--json")
     assert done.exit_code == 0, done.stderr
@@ -66,6 +67,7 @@ def three_classes(tmp_path: Path) -> list[str]:
     return [f"data.train={train}", f"data.validation={validation}", "data.validation_share=0"]
 
 
+@pytest.mark.slow
 def test_classes_that_have_a_held_out_row_are_compared_where_the_rarest_has_none(ask, three_classes):
     done = ask("imbalance", *three_classes, "--seeds", "1", "--json")
     assert done.exit_code == 0, done.stderr
@@ -86,6 +88,7 @@ def test_a_metric_of_a_class_without_a_held_out_row_is_refused_before_there_is_a
     assert store.search_runs([experiment.experiment_id for experiment in store.search_experiments()]) == []
 
 
+@pytest.mark.slow
 def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_checkpoint, tmp_path):
     import shutil
 

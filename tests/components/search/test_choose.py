@@ -119,6 +119,7 @@ def four(tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_beside_them(
     engine, recipe, four, tmp_path
 ):

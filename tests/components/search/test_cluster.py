@@ -234,9 +234,13 @@ search_step(dsl.Dataset(uri=sys.argv[2]), dsl.Artifact(uri=sys.argv[3]), "1", pl
     first = start("one")
     for _ in range(600):
         assert first.poll() is None, first.stdout.read() if first.stdout else ""
-        if (tmp_path / "studies.db").is_file() and any(trial.intermediate_values for trial in _trials(database)):
+        if (tmp_path / "studies.db").is_file() and any(
+            trial.intermediate_values and trial.state.name == "RUNNING" for trial in _trials(database)
+        ):
             break
         time.sleep(0.1)
+    else:
+        pytest.fail("no trial came to its first epoch")
     first.send_signal(signal.SIGKILL)
     first.communicate()
     told, _ = start("two").communicate(timeout=120)

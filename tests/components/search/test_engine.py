@@ -144,16 +144,16 @@ def test_bad_settings_are_told_and_do_not_end_the_search(engine, recipe, data):
 
 @pytest.mark.parametrize("ended", ["deadline", "stop"])
 def test_a_trial_that_may_not_go_on_leaves_no_process(engine, recipe, data, ended):
-    many = {"train.epochs": 1000}
+    many = {"train.epochs": 100_000}
     started = time.monotonic()
     if ended == "deadline":
         with pytest.raises(OutOfTime):
-            engine.trial(recipe, many, data, "trial 0", deadline=started + 3)
+            engine.trial(recipe, many, data, "trial 0", deadline=started + 1)
     else:
-        threading.Timer(3, engine.stop.set).start()
+        threading.Timer(1, engine.stop.set).start()
         with pytest.raises(Interrupted):
             engine.trial(recipe, many, data, "trial 0")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert trials_below(psutil.Process()) == []
 
 

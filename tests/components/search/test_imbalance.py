@@ -102,6 +102,7 @@ def test_a_row_s_own_label_has_no_part_in_its_threshold():
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_folds_and_seeds_are_all_trained_and_their_rows_pooled(engine, recipe, data, tmp_path):
     quick = validate(Recipe, recipe.model_dump(by_alias=True) | {"train": recipe.train.model_dump() | {"epochs": 1}})
     heard: list[tuple[int, int]] = []

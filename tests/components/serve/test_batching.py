@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from concurrent.futures import CancelledError, wait
 from typing import Any
@@ -44,8 +43,10 @@ class Held(Classifier):
     """A classifier whose passes wait until they are let through."""
 
     gate: threading.Event
+    entered: threading.Event
 
     def predict_proba_inputs(self, *arguments: Any) -> np.ndarray:
+        self.entered.set()
         assert self.gate.wait(30)
         return super().predict_proba_inputs(*arguments)
 
@@ -62,7 +63,7 @@ def folder(request, trained, tmp_path_factory):
 def held(folder):
     """A classifier whose passes wait for `gate`."""
     made = Held(folder)
-    made.gate = threading.Event()
+    made.gate, made.entered = threading.Event(), threading.Event()
     return made
 
 
@@ -88,7 +89,7 @@ def test_every_request_gets_what_the_classifier_answers_to_it_alone(folder, held
 
 def test_what_waits_is_answered_together_and_no_pass_is_larger_than_was_said(held, batcher):
     first = batcher.submit(Question(ASKED[:1]))
-    time.sleep(0.1)  # it is in a pass by itself, and the others wait
+    assert held.entered.wait(30)  # it is in a pass by itself, and the others wait
     futures = [batcher.submit(Question([text])) for text in ASKED[1:]]
     held.gate.set()
     wait([first, *futures], 30)
@@ -127,7 +128,7 @@ def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits(held, batch
 
 def test_a_request_that_was_given_up_costs_nothing_and_frees_its_place(held, batcher):
     first = batcher.submit(Question(ASKED[:1]))
-    time.sleep(0.1)
+    assert held.entered.wait(30)
     given_up = batcher.submit(Question(ASKED[:50]))
     assert given_up.cancel()
     other = batcher.submit(Question(ASKED[:2]))
@@ -141,7 +142,7 @@ def test_a_request_that_was_given_up_costs_nothing_and_frees_its_place(held, bat
 
 def test_a_failing_text_fails_its_own_request_only(held, batcher):
     first = batcher.submit(Question(ASKED[:1]))
-    time.sleep(0.1)
+    assert held.entered.wait(30)
     bad, good = batcher.submit(Question(["\ud800"])), batcher.submit(Question(ASKED[:2]))
     held.gate.set()
     with pytest.raises(TypeError):

@@ -230,7 +230,7 @@ def test_truncated_weights_are_refused_as_bad_input(tiny_checkpoint, tmp_path):
         load_network(str(folder), ["neg", "pos"])
 
 
-@pytest.mark.parametrize("tune", ["all", "top_layers"])
+@pytest.mark.parametrize("tune", ["all", pytest.param("top_layers", marks=pytest.mark.slow)])
 def test_two_processes_give_the_curve_and_the_weights_of_one(tune, tiny_checkpoint, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
