@@ -30,7 +30,7 @@ SECRET = {"name": "studies", "keys": {"url": STORAGE}}
 
 @pytest.fixture
 def profile(session: Session) -> Profile:
-    return Profile.model_validate(session.profile.model_dump(by_alias=True) | {"secrets": [SECRET]})
+    return session.profile.model_copy(update={"secrets": Profile.model_validate({"secrets": [SECRET]}).secrets})
 
 
 def test_recipe_budget_and_workers_are_the_run_s_and_the_version_is_shared(
@@ -72,7 +72,7 @@ def test_the_command_submits_it(server: KfpServer, tuneline: Command, tmp_path: 
     ("words", "told"),
     [
         (["--pipeline", "sweep"], f"profile.secrets: none gives {STORAGE}"),
-        (["--pipeline", "sweep", "--schedule", "@daily"], "--schedule: a sweep that is run again goes on with"),
+        (["--pipeline", "sweep", "--schedule", "@daily"], "--schedule: a sweep goes on with its study and"),
         (["--pipeline", "batch-predict"], "--pipeline batch-predict: its parameters are given with each run"),
         (["--budget", "2h"], "--budget, --workers and --study are a sweep's; --pipeline finetune takes none"),
     ],
