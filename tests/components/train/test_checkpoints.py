@@ -211,7 +211,7 @@ def test_what_changes_no_result_may_change_while_a_training_is_stopped(changes, 
 
 def test_killed_at_ten_random_moments_training_ends_with_the_same_file(tiny_checkpoint, tmp_path):
     data = prepare_rows(tmp_path, tiny_checkpoint, train=reviews(120))
-    settings = TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
+    settings = TrainConfig(epochs=40, batch_size=8, learning_rate=1e-3, checkpoint_minutes=0)
     course = Course(data, model_config(tiny_checkpoint), settings, tmp_path / "checkpoints", tmp_path / "killed")
     found = kill_often(course, 10, random.Random(0))
     assert found[SAVING] > 0
