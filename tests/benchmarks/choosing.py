@@ -121,7 +121,7 @@ def imbalance(given: argparse.Namespace, folder: Path) -> None:
     kept = ham + spam
     pq.write_table(pa.table({"text": [texts[row] for row in kept], "label": [labels[row] for row in kept]}), path)
     recipe = ["text", f"data.train={path}", f"model.name={EMBEDDED}", "model.max_length=64"]
-    how = ["--folds", str(given.folds), "--seeds", str(given.seeds), "--metric", "average_precision"]
+    how = ["--folds", str(given.folds), "--seeds", str(given.seeds), "--metric", "average_precision", "--workers", "2"]
     result = command("imbalance", folder / "home", *recipe, *how)
     for row in result["treatments"]:
         value, low, high = row["average_precision"]
