@@ -192,7 +192,8 @@ def test_another_path_or_method_is_told_in_the_same_form(service, method, path, 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(service):
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
         )
         with pytest.raises(OSError):
             for _ in range(10_000):
