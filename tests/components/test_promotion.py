@@ -275,6 +275,28 @@ def test_of_two_first_champions_that_ask_at_once_one_becomes_it(desk, monkeypatc
     assert chain(desk) == [("first", None, "2")]
 
 
+def test_a_promotion_that_is_given_again_has_reached_its_aim_and_another_s_aim_is_a_conflict(desk):
+    for number in (1, 2, 3):
+        go(desk, number)
+    again = go(desk, 3, expect="2")
+    assert (again.before, again.version, again.move) == ("3", "3", None)
+    with pytest.raises(ConflictError, match="the champion is version 3"):
+        go(desk, 3, expect="1")
+    assert len(chain(desk)) == 3
+
+
+def test_a_champion_without_a_history_is_not_taken_for_the_aim_of_a_promotion_that_expects_another(desk):
+    desk.set_registered_model_alias("desk", "champion", "1")
+    with pytest.raises(ConflictError, match="the champion is version 1"):
+        go(desk, 1, expect="2")
+
+
+def test_the_first_champion_is_no_override(desk):
+    assert become_first(desk, "desk", "1", {})
+    (move,) = ledger.read(desk, "desk").moves
+    assert (move.kind, move.override) == ("first", False)
+
+
 def test_where_there_is_a_champion_no_first_one_is_made(desk):
     go(desk, 1)
     assert not become_first(desk, "desk", "2", {})
