@@ -215,6 +215,8 @@ def test_a_family_outside_the_registry_is_padded():
     model = AutoModelForSequenceClassification.from_config(config)
     assert not can_pack(model)
     assert isinstance(classifier_for(model), PaddedClassifier)
+    assert can_pack(network("bert"))
+    assert isinstance(classifier_for(network("bert")), PackedClassifier)
 
 
 def test_rows_are_padded_at_their_end_to_the_longest():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ class Found:
         few: the cases with few labels.
         rates: lines of the trainings that chose learning rates.
         lacking: jobs that have no line yet.
-        machines: what measured.
+        machines: what measured, and how many jobs.
     """
 
     rows: dict[str, list[Row]]
@@ -98,7 +99,7 @@ class Found:
     few: list[FewRow]
     rates: list[Line]
     lacking: list[Job]
-    machines: list[str] = field(default_factory=list)
+    machines: Counter[str] = field(default_factory=Counter)
 
     def row(self, scenario: str, mode: str) -> Row | None:
         """The row, where it was measured."""
@@ -129,7 +130,7 @@ def read(path: Path, seeds: int = SEEDS) -> Found:
         _few([line for job, line in have if job.part == FEW]),
         [line for line in lines if line["part"] == RATE],
         [job for job in wanted if job.key not in by_key],
-        sorted({line["machine"] for _, line in have}),
+        Counter(line["machine"] for _, line in have),
     )  # fmt: skip
 
 

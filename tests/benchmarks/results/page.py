@@ -46,7 +46,10 @@ def text(found: Found) -> str:
 
 
 def _head(found: Found) -> str:
-    machines = "; ".join(found.machines)
+    machines = "; ".join(
+        f"{name} ({count} trainings)" if len(found.machines) > 1 else name
+        for name, count in found.machines.most_common()
+    )
     return f"""# Results
 
 What fine-tuning gives on four tasks (spam, topic, intent, sentiment), on real text, beside what costs less. The
