@@ -136,7 +136,18 @@ class Checkpoints:
         return found
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-        """Load the newest state that is whole into model, optimizer and random generators; the start without one."""
+        """Load the newest state that is whole into model, optimizer and random generators; the start without one.
+
+        Raises:
+            RuntimeError: one process read it and another could not; each would wait for the other.
+        """
+        position = self._newest(model, optimizer)
+        device = next(model.parameters()).device
+        if self.group.highest(position.step, device) != -self.group.highest(-position.step, device):
+            raise RuntimeError(f"this process goes on from step {position.step} and another does not; start them again")
+        return position
+
+    def _newest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
         if self.store is None:
             return Position()
         for name in reversed(self._names()):
@@ -190,7 +201,7 @@ def _read(
 ) -> Position:
     device = next(model.parameters()).device
     randomness = load_file(folder / "random.safetensors")
-    if f"cpu.{group.rank}" not in randomness:
+    if f"cpu.{group.size - 1}" not in randomness:  # the same of every process: all go on from there, or none
         raise DamagedError(f"{folder.name}: saved by fewer processes than train now")
     weights = load_file(folder / "model.safetensors")
     with torch.no_grad():

@@ -22,6 +22,7 @@ from tuneline.storage import CHECKPOINTS, LocalStore
 from tuneline.train.checkpoints import KEEP, Checkpoints, address
 from tuneline.train.group import Group
 from tuneline.train.loop import train_loop
+from tuneline.train.network import load_network
 from tuneline.train.train import origin, train, training_key
 
 pytestmark = pytest.mark.medium
@@ -216,3 +217,13 @@ def test_killed_at_ten_random_moments_training_ends_with_the_same_file(tiny_chec
     found = kill_often(course, 10, random.Random(0))
     assert found[SAVING] > 0
     assert course.finish() == course.apart().finish()
+
+
+def test_a_process_that_reads_another_checkpoint_than_the_others_ends_instead_of_waiting_for_them(tiny_checkpoint):
+    class Apart(Group):
+        def highest(self, value: int, device: torch.device) -> int:
+            return max(value, 5)  # somebody goes on from step 5
+
+    classifier = load_network(str(tiny_checkpoint), ["neg", "pos"])
+    with pytest.raises(RuntimeError, match="this process goes on from step 0 and another does not"):
+        Checkpoints(None, Apart(0, 2), 0).resume(classifier, torch.optim.AdamW(classifier.parameters()))

@@ -23,6 +23,7 @@ from tuneline.config import Distributed, ModelConfig, Recipe, TrainConfig
 from tuneline.errors import InputError
 from tuneline.evaluate.metrics import score
 from tuneline.serve.model import Classifier
+from tuneline.storage import CHECKPOINTS
 from tuneline.tracking import KFP_RUN, step_run
 from tuneline.train import processes
 from tuneline.train.train import load_network, train, train_step
@@ -234,6 +235,7 @@ def test_truncated_weights_are_refused_as_bad_input(tiny_checkpoint, tmp_path):
 def test_two_processes_give_the_curve_and_the_weights_of_one(tune, tiny_checkpoint, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv(CHECKPOINTS, str(tmp_path / "checkpoints"))  # those of one process, which two pass over
     checkpoint = altered(tiny_checkpoint, tmp_path / "no-dropout", hidden_dropout_prob=0.0)
     rows = reviews(80)
     data = prepare_rows(tmp_path, checkpoint, train=rows[:36], validation=rows[40:50], test=rows[50:60])
@@ -249,7 +251,9 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(tune, tiny_checkpoi
         assert losses(together, kind) == pytest.approx(losses(alone, kind), abs=1e-4)
     assert len(losses(together, "loss")) == 12
     assert numbers["validation_accuracy"] == losses(alone, "validation_accuracy")[-1]
-    assert "[train] 12/12 steps | loss" in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "[train] 12/12 steps | loss" in told
+    assert "saved by fewer processes than train now" in told
     assert {path.name for path in (tmp_path / "two").iterdir()} == OUTPUT
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     start = load_network(str(checkpoint), ["neg", "pos"]).state_dict()
