@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from infra.local.stack import free_port as free_port
 
+from tuneline.step import OWNER_PID
+from tuneline.storage import CHECKPOINTS
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: tests share their cores
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what is in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
@@ -79,7 +82,8 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "TUNELINE_PARENT_RUN_ID"):
+    # A run tells its steps by the environment where checkpoints are and whose they are; no test is a step of another's.
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "TUNELINE_PARENT_RUN_ID", CHECKPOINTS, OWNER_PID):
         monkeypatch.delenv(name, raising=False)
     yield home
     service = sys.modules.get("mlflow.tracking._tracking_service.utils")
