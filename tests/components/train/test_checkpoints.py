@@ -117,11 +117,19 @@ def test_a_store_that_refuses_does_not_stop_training(whole, tmp_path, capsys):
     assert "checkpoint of step 1 not saved: " in capsys.readouterr().out
 
 
-def test_a_state_of_fewer_processes_is_passed_over(tmp_path):
+class Agreed(Group):
+    """One of several processes that all find the same."""
+
+    def highest(self, value: int, device: torch.device) -> int:
+        return value
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_state_of_fewer_processes_is_passed_over_by_each(tmp_path, rank):
     store = LocalStore(tmp_path)
     fit(store)
     model = network()
-    found = Checkpoints(store, Group(rank=1, size=2), 0).resume(model, torch.optim.AdamW(model.parameters()))
+    found = Checkpoints(store, Agreed(rank, size=2), 0).resume(model, torch.optim.AdamW(model.parameters()))
     assert found.step == 0
 
 
