@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 60, 300
-REDUCTION = 2
-"""A trial goes on to the next rung (epochs 1, 2, 4 ...) while it is in the better half of those that came there."""
 SEARCHED, ORIGIN = "searched", "origin"
 RUN = "tuneline.run"
 """The study's attribute that names its MLflow run."""
@@ -37,6 +35,8 @@ OWNERLESS_SECONDS = 60.0
 """How long a trial that was asked for may be without an owner's name, which is told in the next statement."""
 TURN_SECONDS = 1.0
 """How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
+EPOCHS = "epochs"
+"""The trial's attribute that tells how many epochs it trains."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 
 
@@ -141,10 +141,12 @@ def _lock(connection: Any) -> None:
 def _pruner(settings: SweepConfig, space: Space) -> Any:
     import optuna
 
+    from tuneline.search.halving import Halving
+
     if settings.pruner == "none":
         return optuna.pruners.NopPruner()
     if settings.pruner == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+        return Halving()
     epochs = space.get("train.epochs")
     most = 1000 if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
     return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)

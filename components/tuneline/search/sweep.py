@@ -232,9 +232,10 @@ class Sweep:
             return not trial.should_prune()
 
         try:
-            data = self.data[reading(configured(self.recipe, overrides))]
+            own = configured(self.recipe, overrides)
+            trial.set_user_attr(studies.EPOCHS, own.train.epochs)
             result = self.engine.trial(
-                self.recipe, overrides, data, f"trial {trial.number}",
+                self.recipe, overrides, self.data[reading(own)], f"trial {trial.number}",
                 tags={"tuneline.trial": trial.number}, on_epoch=on_epoch, deadline=self._deadline,
             )  # fmt: skip
         except Pruned:
