@@ -110,10 +110,17 @@ class Containers:
 
     def stop_abandoned(self, grace: int) -> None:
         """Remove the containers of commands that were killed outright on this machine; a training saves its state."""
+        from docker.errors import APIError
+
         for container in engine().containers.list(all=True, filters={"label": _OWNER}):
-            if not lives(container.labels[_OWNER]):
+            if lives(container.labels[_OWNER]):
+                continue
+            try:
                 container.stop(timeout=grace)
                 container.remove(force=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # it removes itself, as it was told to
+                    raise
 
     def stop(self, grace: int) -> None:
         """End the containers of this process's run."""
