@@ -84,7 +84,8 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     # A run tells its steps by the environment where checkpoints are and whose they are; no test is a step of another's.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "TUNELINE_PARENT_RUN_ID", CHECKPOINTS, OWNER_PID):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is taken out again after a test that sets it in passing
+        monkeypatch.delenv(name)
     yield home
     service = sys.modules.get("mlflow.tracking._tracking_service.utils")
     assert service is None or service._tracking_uri is None, "set MLFLOW_TRACKING_URI by monkeypatch instead"

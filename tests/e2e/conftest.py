@@ -79,12 +79,7 @@ def in_process(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: st
     monkeypatch.chdir(project.folder)
     for name in ("MLFLOW_TRACKING_URI", "TUNELINE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    before = dict(os.environ)
-    try:
-        return CliRunner().invoke(app, list(arguments))
-    finally:  # a run tells its steps by the environment where checkpoints are, and later tests are no steps of it
-        os.environ.clear()
-        os.environ.update(before)
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture(scope="session")
