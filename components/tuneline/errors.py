@@ -2,7 +2,7 @@
 
 import re
 
-_USER_PART = re.compile(r"(?<=hf://)[^/\s]*@|(?<=s3://)[^/\s]*@|(?<!\bhf)(?<!\bs3)(://)\S*@")
+_USER_PART = re.compile(r"(?<=\bhf://)[^/\s]*@|(?<=\bs3://)[^/\s]*@|(?<=://)(?<!\bhf://)(?<!\bs3://)\S*@")
 """Up to the last @, for a password may hold a slash; names on a hub and in a bucket hold an @ of their own."""
 _SECRET_QUERY = re.compile(
     r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|signature|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
@@ -34,4 +34,4 @@ class ServiceError(Exception):
 
 def without_credentials(text: str) -> str:
     """The text with the user's part, which may hold a password, and secrets of the query taken out of every URI."""
-    return _SECRET_QUERY.sub(r"\1***", _USER_PART.sub(lambda found: found[1] or "", text))
+    return _SECRET_QUERY.sub(r"\1***", _USER_PART.sub("", text))

@@ -84,9 +84,11 @@ def _search(pipeline: Pipeline, budget: str, workers: int | None, study: str) ->
     """What a sweep may spend; None of another pipeline, which takes none of these."""
     from tuneline_pipelines.compile import Search
 
+    given: dict[str, Any] = {"budget": budget, "workers": workers, "study": study}
+    given = {name: value for name, value in given.items() if value}
     if pipeline is Pipeline.SWEEP:
-        return Search(budget or "20trials", workers or 4, study)
-    if budget or workers or study:
+        return Search(**given)
+    if given:
         raise InputError(f"--budget, --workers and --study are a sweep's; --pipeline {pipeline.value} takes none")
     return None
 

@@ -191,11 +191,8 @@ def submit(
     Raises:
         InputError: the recipe cannot be run, or the server refuses or does not answer.
     """
-    from tuneline.search.cluster import variants
-
     when = cron(schedule) if schedule else None
-    read = variants(recipe) if search else [recipe]
-    notes = list(dict.fromkeys(note for one in read for note in refuse_unseen(one, profile)))
+    notes = list(dict.fromkeys(note for one in _read(recipe, search) for note in refuse_unseen(one, profile)))
     experiment = remote.server.experiment or recipe.register_.name
     with tempfile.TemporaryDirectory() as folder:
         pipeline = compile_for(recipe, profile, Path(folder), bool(when), search)
@@ -210,6 +207,15 @@ def submit(
         place, number = "runs", started.run_id
     links = _links(remote.server, place, number, experiment, started)
     return Submitted(number, started.display_name, experiment, pipeline.version, reused, links), notes + pipeline.notes
+
+
+def _read(recipe: Recipe, search: Search | None) -> list[Recipe]:
+    """The recipes whose sources are read: of a sweep every one of its space."""
+    if search is None:
+        return [recipe]
+    from tuneline.search.cluster import variants
+
+    return variants(recipe)
 
 
 def _place(remote: Remote, pipeline: Pipeline, experiment: str) -> tuple[dict[str, Any], bool]:

@@ -34,13 +34,11 @@ class Halving(BasePruner):
         if rung is None:
             return False
         own = trial.intermediate_values[trial.last_step or 0]
-        values = [own, *(value for other in study.get_trials(deepcopy=False)
-                         if other.number != trial.number and (value := _at(other, rung)) is not None)]  # fmt: skip
         if math.isnan(own):
             return True
-        values = sorted(
-            (value for value in values if not math.isnan(value)), reverse=study.direction == StudyDirection.MAXIMIZE
-        )
+        others = (_at(other, rung) for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        values = [own, *(value for value in others if value is not None and not math.isnan(value))]
+        values.sort(reverse=study.direction == StudyDirection.MAXIMIZE)
         return own not in values[: max(1, len(values) // REDUCTION)]
 
 

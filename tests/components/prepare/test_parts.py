@@ -96,10 +96,8 @@ def test_how_a_split_was_made_and_what_that_did_to_its_balance_is_told(
     keys: dict[str, str], way: str, why: str
 ) -> None:
     labels = [0] * 300 + [1] * 20 + [1] * 100
-    at, times = (
-        [0.9] * 320 + [0.1] * 100,
-        [0] * 320 + [86_400_000_000] * 100,
-    )  # either way the last hundred are held out
+    at = [0.9] * 320 + [0.1] * 100  # the last hundred are held out, by place or by date
+    times = [0] * 320 + [86_400_000_000] * 100
     whole = {"train": table(labels, at, times)}
     found = divide(whole, data(test_share=0.2, validation_share=0.0001, **keys), ["a", "b"])
     assert found.parts["test"].rows.tolist() == list(range(320, 420))
