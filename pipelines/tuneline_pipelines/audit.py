@@ -15,6 +15,7 @@ from tuneline.prepare import corrections, report
 from tuneline.prepare.audit import RefusedError
 from tuneline.prepare.prepare import prepare
 from tuneline.tables.files import expanded
+from tuneline_pipelines.outputs import check_writable
 from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import home
 from tuneline_pipelines.watch import Tell, heard
@@ -37,9 +38,10 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
         The result, as `tuneline audit --json` prints it; `status` is failed where the data is refused.
 
     Raises:
-        InputError: `out` holds what no audit wrote, or the data could not be audited at all; `out` is as it was.
+        InputError: `out` cannot be written or holds what no audit wrote, or the data could not be audited at all; `out` is as it was.
     """
     folder = (out or home() / "audit" / recipe.register_.name).absolute()
+    check_writable("--out", folder)
     _check_folder(folder, recipe.data)
     try:
         with heard(tell):
@@ -53,8 +55,10 @@ def _check_folder(folder: Path, data: DataConfig) -> None:
     """See that the folder holds nothing but an earlier audit, which prepare replaces once it has a new one.
 
     Raises:
-        InputError: there are other files, or corrections that were typed into the list, or the data itself.
+        InputError: it is a file, or there are other files, or corrections that were typed into the list, or the data itself.
     """
+    if folder.is_file():
+        raise InputError(f"--out: {folder} is a file; name a folder")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if there and "audit.json" not in there:
         raise InputError(f"--out: {folder} holds files that are no audit; name a new folder")

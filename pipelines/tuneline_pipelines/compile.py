@@ -13,9 +13,10 @@ import yaml
 from tuneline.config import Recipe
 from tuneline.errors import InputError, NotHereError
 from tuneline_pipelines import images
+from tuneline_pipelines.outputs import check_file
 from tuneline_pipelines.resources import Profile, apply
 
-_PIPELINE = b"# PIPELINE DEFINITION"
+_PIPELINE = "# PIPELINE DEFINITION"
 """How a file that KFP compiled begins."""
 
 
@@ -192,22 +193,19 @@ def check_output(out: Path) -> None:
     """Refuse to write over what is no pipeline.
 
     Raises:
-        InputError: it is no YAML file's name, or a recipe, a profile or another file lies there.
+        InputError: it is no YAML file's name, or cannot be written, or a recipe, a profile or another file lies there.
     """
     if out.suffix not in (".yaml", ".yml"):
         raise InputError(f"--output: {out}: unknown form {out.suffix!r}; allowed: .yaml, .yml")
-    if out.is_file() and (start := out.read_bytes()[: len(_PIPELINE)]) and start != _PIPELINE:
-        raise InputError(f"--output: {out}: holds something other than a pipeline; name another file, or remove it")
+    check_file("--output", out, _PIPELINE, "a pipeline")
 
 
 def _write(pipeline: Any, out: Path, arguments: dict[str, Any]) -> list[str]:
     from kfp import compiler
 
     check_output(out)
-    try:
-        compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline, package_path=str(out), pipeline_parameters=arguments)
     named, notes = check(out), []
     if old := images.outdated(named):
         notes.append(

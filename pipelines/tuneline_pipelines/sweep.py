@@ -16,10 +16,11 @@ from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
 from tuneline.search.engine import Engine
 from tuneline.search.origins import Origins
-from tuneline.search.outcome import conclude
+from tuneline.search.outcome import WINNER, conclude
 from tuneline.search.record import SearchRun
 from tuneline.search.space import readings, space_of, study_name
 from tuneline.search.sweep import Sweep, reading
+from tuneline_pipelines.outputs import check_file
 from tuneline_pipelines.searching import closing, searching
 from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State, lives, owner
@@ -63,6 +64,8 @@ def sweep(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
         KeyboardInterrupt: stopped from outside; the same command goes on.
     """
     started, recipe, root = time.monotonic(), asked.recipe, state.home / "search"
+    if asked.output:
+        check_file("--output", asked.output, WINNER, "an earlier winner's recipe")
     with searching(state, tell, "sweep"):
         pinned = pin(recipe.data, recipe.model)
         first = prepared(recipe.data, recipe.model, root / "data", recipe.register_.name)

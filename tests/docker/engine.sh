@@ -43,13 +43,21 @@ make_base() {
     as_root rm -rf "$root"
 }
 
+# Nothing here fails: what could not be tidied away says nothing about what was tested.
 stop() {
     [ -f "$FOLDER/pid" ] || return 0
-    local pid
+    local pid mount
     pid="$(cat "$FOLDER/pid")"
-    as_root kill "$pid"
-    while [ -d "/proc/$pid" ]; do sleep 0.2; done
-    as_root rm -rf "$FOLDER"
+    as_root kill "$pid" || true
+    for _ in $(seq 300); do
+        [ -d "/proc/$pid" ] || break
+        sleep 0.2
+    done
+    # dockerd mounts its folder on itself, and does not always take that back.
+    while read -r mount; do
+        case "$mount" in "$FOLDER"/*) as_root umount --lazy "$mount" || true ;; esac
+    done < <(cut -d ' ' -f 5 /proc/self/mountinfo | sort -r)
+    as_root rm -rf "$FOLDER" || echo "$FOLDER: not all of it could be removed" >&2
 }
 
 case "${1:-}" in

@@ -90,6 +90,16 @@ def test_a_folder_with_other_files_is_left_alone(audit, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("out", ["mine.txt", "mine.txt/audit"])
+def test_a_file_is_no_place_for_an_audit(audit, tmp_path, out):
+    (tmp_path / "mine.txt").write_text("years of work")
+    done = audit(reviews(60), "--out", out)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --out: ")
+    assert "mine.txt is a file; name a" in done.stderr
+    assert (tmp_path / "mine.txt").read_text() == "years of work"
+
+
 def test_a_folder_where_others_files_lie_beside_an_audit_is_left_alone(audit, tmp_path):
     assert audit(reviews(60), "--out", "looked").exit_code == 0
     (tmp_path / "looked" / "thesis.txt").write_text("years of work")

@@ -97,8 +97,11 @@ def test_a_recipe_is_not_overwritten_by_its_pipeline_and_a_pipeline_is(tmp_path:
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
-        compile_pipeline(tmp_path / "missing" / "pipeline.yaml", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--output: .*cannot be written: .*/file is a file; name another place"):
+        compile_pipeline(tmp_path / "file" / "pipeline.yaml", None)
+    compile_pipeline(tmp_path / "new" / "folder" / "pipeline.yaml", None)
+    assert (tmp_path / "new" / "folder" / "pipeline.yaml").is_file()
 
 
 @pytest.fixture

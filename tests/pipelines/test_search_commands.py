@@ -134,3 +134,18 @@ def test_bad_input_is_one_line(ask, words, told):
     assert done.exit_code == 2, done.stderr
     assert told in done.stderr
     assert done.stderr.count("error:") == 1
+
+
+@pytest.mark.parametrize(("output", "why"), [
+    ("mine.yaml", "holds something other than an earlier winner's recipe"),
+    ("mine.yaml/best.yaml", "cannot be written"),
+    (".", "is a folder; name a file"),
+])  # fmt: skip
+def test_where_a_sweep_cannot_write_its_winner_is_told_before_it_trains(ask, own_store, tmp_path, output, why):
+    (tmp_path / "mine.yaml").write_text("# mine\n")
+    done = ask("sweep", "--budget", "1trials", "--output", output)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --output: ")
+    assert why in done.stderr
+    assert (tmp_path / "mine.yaml").read_text() == "# mine\n"
+    assert not (own_store / "search").exists()

@@ -16,6 +16,8 @@ from tuneline.search.sweep import Sweep
 NOTE = "All figures are of the validation split, which the winner was chosen by; the test split was not looked at."
 PICTURE, PAGE, ROWS = "pareto.png", "sweep.html", "trials.json"
 """Files of the search's folder."""
+WINNER = "# The winner of tuneline sweep"
+"""How a recipe that a sweep wrote begins."""
 
 
 def conclude(search: Sweep, name: str, output: Path) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def _recipe(search: Sweep, best: dict[str, Any], name: str) -> str:
     text = yaml.safe_dump(winner(search.recipe, best["overrides"]), sort_keys=False, allow_unicode=True)
     score = f"{best['score']:.4f}, {len(best['seeds'])} seeds"
     return (
-        f"# The winner of tuneline sweep, study {name}: validation {search.settings.metric} {score}, the best of many\n"
+        f"{WINNER}, study {name}: validation {search.settings.metric} {score}, the best of many\n"
         f"# and so a little flattered. The test split was not looked at; `tuneline run` does, once.\n{text}"
     )
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LARGER_RATES = ("head", "lora", "bitfit")
 """What tunes few parameters wants a larger learning rate: ten times that of all."""
+QUICKEST = ("head", "top_layers", "bitfit", "lora", "all")
+"""Ways of tuning, by how long a step of each takes."""
 UNEQUAL = 3.0
 """Rows of the largest class for one of the smallest from which on the treatment of unequal classes is searched."""
 RATE, TUNE = "train.learning_rate", "train.tune"
@@ -152,15 +154,44 @@ def _ends(key: str, dimension: Range, tune: str | None) -> tuple[str, float, flo
 
 def own(space: Space, recipe: Recipe) -> dict[str, Any]:
     """The recipe's own values as a trial's parameters, where the space holds them."""
-    tree, found = recipe.model_dump(by_alias=True, mode="json"), {}
-    for key, dimension in space.items():
+    tree, values = recipe.model_dump(by_alias=True, mode="json"), dict[str, Any]()
+    for key in space:
         section, _, name = key.partition(".")
-        value: Any = (_balance(tree) or AS_IN_RECIPE) if key == "balance" else tree[section][name]
+        values[key] = (_balance(tree) or AS_IN_RECIPE) if key == "balance" else tree[section][name]
+    return _parameters(space, values, recipe.train.tune)
+
+
+def starts(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is tried after the recipe's own values and before anything is drawn, as trials' parameters.
+
+    Each way of tuning, the quickest first, for the most epochs and at twice the rate: where a recipe falls short it
+    mostly trained too little, and a few trials drawn by chance seldom come on a way of tuning at its best. None where
+    the space has no range of epochs.
+    """
+    train, epochs, modes = recipe.train, space.get("train.epochs"), space.get(TUNE)
+    if not isinstance(epochs, Range):
+        return []
+    base = train.learning_rate / (10 if train.tune in LARGER_RATES else 1)
+    allowed = modes.values if isinstance(modes, Choices) else (train.tune,)
+    found = []
+    for tune in sorted(allowed, key=QUICKEST.index):
+        rate = 2 * base * (10 if tune in LARGER_RATES else 1)
+        changed = {TUNE: tune, RATE: rate, "train.epochs": int(epochs.high)}
+        kept = own({key: dimension for key, dimension in space.items() if key not in changed}, recipe)
+        found.append(kept | _parameters({key: space[key] for key in changed if key in space}, changed, tune))
+    return found
+
+
+def _parameters(space: Space, values: dict[str, Any], tune: str) -> dict[str, Any]:
+    """Values of keys as a trial's parameters, without those that the space does not hold."""
+    found = {}
+    for key, dimension in space.items():
+        value = values[key]
         if isinstance(dimension, Choices):
             if value in dimension.values:
                 found[key] = value
             continue
-        parameter, low, high = _ends(key, dimension, recipe.train.tune)
+        parameter, low, high = _ends(key, dimension, tune)
         if low <= value <= high:
             found[parameter] = value
     return found

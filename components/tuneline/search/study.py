@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tuneline.config import Recipe, SweepConfig
 from tuneline.errors import InputError, without_credentials
 from tuneline.search.data import address
-from tuneline.search.space import Range, Space, own, told
+from tuneline.search.space import Range, Space, own, starts, told
 from tuneline.tracking import with_driver
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overr
 def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = "") -> tuple[optuna.Study, bool]:
     """The study of that name, made where there is none, and whether this command made it: of several only one does.
 
-    Whoever makes it proposes the recipe's own values, before anybody else asks for a trial.
+    Whoever makes it proposes what is tried first, before anybody else asks for a trial.
 
     Raises:
         InputError: the database is not to be had, or the study searches something else, or with other weights or code
@@ -63,7 +63,7 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
         study.set_user_attr(ORIGIN, origin)
-        propose_own(study, space, recipe)
+        propose_first(study, space, recipe)
     except optuna.exceptions.DuplicatedStudyError:
         study, first = optuna.load_study(storage=storage, study_name=name, pruner=pruner), False
         if study.user_attrs.get(SEARCHED, searched := _searched(settings, space)) != searched:
@@ -77,9 +77,14 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     return study, first
 
 
-def propose_own(study: optuna.Study, space: Space, recipe: Recipe) -> None:
-    """Have the recipe's own values tried, once, so that no search ends below what it started from."""
-    study.enqueue_trial(own(space, recipe), skip_if_exists=True)
+def propose_first(study: optuna.Study, space: Space, recipe: Recipe) -> None:
+    """Have the recipe's own values tried, once, so that no search ends below what it started from; then some others.
+
+    Which others, space.starts says; a random search draws all but the first.
+    """
+    others = [] if recipe.sweep.sampler == "random" else starts(space, recipe)
+    for settings in [own(space, recipe), *others]:
+        study.enqueue_trial(settings, skip_if_exists=True)
 
 
 def _searched(settings: SweepConfig, space: Space) -> str:

@@ -101,7 +101,7 @@ class Sweep:
         """
         if lost := studies.recover(self.study, self.lives):
             self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
-        studies.propose_own(self.study, self.space, self.recipe)
+        studies.propose_first(self.study, self.space, self.recipe)
         with self._alive():
             self.engine.each(self._search, range(self.engine.workers))
 

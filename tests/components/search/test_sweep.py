@@ -291,7 +291,7 @@ def test_a_treatment_of_the_recipe_s_own_is_a_choice_and_is_tried_first(recipe, 
     own_gamma = configured(recipe, {"train.focal_gamma": 1.5})
     space = space_of(own_gamma, data)
     study = optuna.create_study()
-    studies.propose_own(study, space, own_gamma)
+    studies.propose_first(study, space, own_gamma)
     first = suggest(study.ask(), space)
     assert configured(own_gamma, first).train == own_gamma.train
     assert winner(own_gamma, first)["train"]["focal_gamma"] == 1.5
@@ -304,11 +304,39 @@ def test_the_recipe_s_learning_rate_stands_in_the_default_space_and_all_of_it_ca
     high = configured(recipe, {"train.learning_rate": rate, "train.tune": tune})
     space = space_of(high, data)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    studies.propose_own(study, space, high)
+    studies.propose_first(study, space, high)
     drawn = [suggest(study.ask(), space) for _ in range(40)]
     assert drawn[0]["train.learning_rate"] == rate
     for overrides in drawn:
         configured(high, overrides)
+
+
+@pytest.mark.parametrize("tune", ["all", "lora"])
+def test_each_way_of_tuning_is_tried_for_long_before_anything_is_drawn(recipe, data, tune):
+    chosen = configured(recipe, {"train.tune": tune, "train.learning_rate": 5e-4 if tune == "all" else 5e-3})
+    space, study = space_of(chosen, data), optuna.create_study()
+    studies.propose_first(study, space, chosen)
+    first = [suggest(study.ask(), space) for _ in range(4)]
+    assert first[0] == {key: getattr(chosen.train, key.removeprefix("train.")) for key in space}
+    tried = [(one["train.tune"], one["train.learning_rate"], one["train.epochs"]) for one in first[1:]]
+    assert tried == [("top_layers", 1e-3, 8), ("lora", 1e-2, 8), ("all", 1e-3, 8)]
+    assert {one["train.batch_size"] for one in first} == {chosen.train.batch_size}
+
+
+@pytest.mark.parametrize(("block", "waiting"), [
+    ({"sampler": "random"}, 1),
+    ({"space": {"train.epochs": [1, 2], "train.learning_rate": {"low": 1e-3, "high": 1e-2}}}, 1),
+    ({"space": {"train.epochs": {"low": 1, "high": 9}, "train.batch_size": [8, 16]}}, 2),
+])  # fmt: skip
+def test_nothing_but_the_recipe_is_tried_first_where_chance_or_a_list_decides(recipe, data, block, waiting):
+    chosen = validate(Recipe, recipe.model_dump(by_alias=True, mode="json") | {"sweep": block})
+    space, study = space_of(chosen, data), optuna.create_study()
+    studies.propose_first(study, space, chosen)
+    assert len(study.trials) == waiting
+    studies.propose_first(study, space, chosen)
+    assert len(study.trials) == waiting
+    for _ in range(6):
+        configured(chosen, suggest(study.ask(), space))
 
 
 def test_what_tunes_few_parameters_gets_a_larger_learning_rate(recipe, data):
