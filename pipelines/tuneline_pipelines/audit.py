@@ -38,7 +38,8 @@ def audit(recipe: Recipe, out: Path | None, tell: Tell) -> dict[str, Any]:
         The result, as `tuneline audit --json` prints it; `status` is failed where the data is refused.
 
     Raises:
-        InputError: `out` cannot be written or holds what no audit wrote, or the data could not be audited at all; `out` is as it was.
+        InputError: `out` cannot be written or holds what no audit wrote, or the data could not be audited at all;
+            `out` is as it was.
     """
     folder = (out or home() / "audit" / recipe.register_.name).absolute()
     check_writable("--out", folder)
@@ -55,7 +56,7 @@ def _check_folder(folder: Path, data: DataConfig) -> None:
     """See that the folder holds nothing but an earlier audit, which prepare replaces once it has a new one.
 
     Raises:
-        InputError: it is a file, or there are other files, or corrections that were typed into the list, or the data itself.
+        InputError: it is a file, or there are other files, or corrections that were typed into the list, or the data.
     """
     if folder.is_file():
         raise InputError(f"--out: {folder} is a file; name a folder")

@@ -57,10 +57,12 @@ def sweep(given: argparse.Namespace, folder: Path) -> None:
             home = folder / f"{sampler}{seed}"
             result = command("sweep", home, *words(given.data, given.rows), *how, f"train.seed={seed}", "--budget",
                              given.budget)  # fmt: skip
-            scores.append(max(row["score"] for row in result["trials"] if row["state"] == "complete"))
+            complete = [row for row in result["trials"] if row["state"] == "complete"]
+            best = max(complete, key=lambda row: row["score"])
+            scores.append(best["score"])
             states = Counter(row["state"] for row in result["trials"])
             told = f"{states['complete']} trials and {states['pruned']} stopped early, best {scores[-1]:.4f}"
-            print(f"{given.data} {given.budget} {sampler:6} seed {seed}: {told}", flush=True)
+            print(f"{given.data} {given.budget} {sampler:6} seed {seed}: {told} with {best['overrides']}", flush=True)
     print(f"mean: tpe {fmean(found['tpe']):.4f}, random {fmean(found['random']):.4f}")
 
 
