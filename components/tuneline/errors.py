@@ -32,6 +32,11 @@ class ServiceError(Exception):
     """A server that a run depends on did not do its part: shown as one line, exit status 1."""
 
 
+def how_to_install(extra: str) -> str:
+    """What to type where the libraries of an extra of the package are lacking."""
+    return f"pip install -e '.[{extra}]' in tuneline's checkout"
+
+
 def without_credentials(text: str) -> str:
     """The text with the user's part, which may hold a password, and secrets of the query taken out of every URI."""
     return _SECRET_QUERY.sub(r"\1***", _USER_PART.sub("", text))

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from urllib.parse import urlparse
 
 import tuneline
-from tuneline.errors import InputError, without_credentials
+from tuneline.errors import InputError, how_to_install, without_credentials
 from tuneline_pipelines import images
 from tuneline_pipelines.pip_settings import pip_files
 from tuneline_pipelines.state import home
@@ -39,9 +39,7 @@ def engine() -> Any:
         import docker
         from docker.errors import DockerException
     except ImportError:
-        raise InputError(
-            "the package docker is not installed; pip install -e '.[docker]' in tuneline's checkout"
-        ) from None
+        raise InputError(f"the package docker is not installed; {how_to_install('docker')}") from None
     try:
         client = docker.from_env(timeout=600)
         client.ping()

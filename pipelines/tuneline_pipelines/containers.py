@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 from tuneline import tracking
 from tuneline.artifacts import STEPS
 from tuneline.config import Recipe
-from tuneline.errors import InputError, without_credentials
+from tuneline.errors import InputError, how_to_install, without_credentials
 from tuneline.storage import CHECKPOINTS
 from tuneline.tables.files import expanded
 from tuneline_pipelines import images
@@ -165,7 +165,7 @@ def _keys(recipe: Recipe) -> dict[str, str]:
         import boto3
         from botocore.exceptions import BotoCoreError
     except ImportError:
-        raise InputError("--docker: s3:// and AWS_PROFILE need pip install -e '.[s3]' in tuneline's checkout") from None
+        raise InputError(f"--docker: s3:// and AWS_PROFILE need {how_to_install('s3')}") from None
     try:
         session = boto3.Session()
         credentials = session.get_credentials()

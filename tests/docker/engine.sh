@@ -23,6 +23,7 @@ install() {
 start_engine() {
     docker info >/dev/null 2>&1 && return
     as_root mkdir -p "$FOLDER"
+    as_root rm -f "$FOLDER/pid"  # of one that was killed: by now its number may be another process's
     as_root setsid dockerd --data-root "$FOLDER/data" --pidfile "$FOLDER/pid" </dev/null >"/tmp/tuneline-dockerd.log" 2>&1 &
     for _ in $(seq 60); do
         docker info >/dev/null 2>&1 && return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, how_to_install
 from tuneline.tables import READABLE, Parts
 from tuneline.tables.columnar import ROWS, named
 from tuneline.tables.files import require
@@ -95,9 +95,7 @@ def _load(address: Address, split: str) -> Any:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise InputError(
-            f"{address.key}: {address.uri}: hub data needs pip install -e '.[hub]' in tuneline's checkout"
-        ) from None
+        raise InputError(f"{address.key}: {address.uri}: hub data needs {how_to_install('hub')}") from None
     try:
         return load_dataset(
             address.name, address.config or None, split=address.split, revision=address.revision or None

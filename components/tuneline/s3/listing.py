@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tuneline.errors import InputError, ServiceError, without_credentials
+from tuneline.errors import InputError, ServiceError, how_to_install, without_credentials
 
 WORKERS = 16
 _DENIED = "access denied; the credentials in use need s3:ListBucket and s3:GetObject for it"
@@ -120,7 +120,7 @@ def client() -> Any:
         import boto3
         from botocore.config import Config
     except ImportError:
-        raise InputError("s3:// needs pip install -e '.[s3]' in tuneline's checkout") from None
+        raise InputError(f"s3:// needs {how_to_install('s3')}") from None
     retries: Any = {"mode": "standard", "total_max_attempts": 5}
     return boto3.Session().client(
         "s3", config=Config(retries=retries, max_pool_connections=WORKERS, connect_timeout=10)

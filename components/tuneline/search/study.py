@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe, SweepConfig
-from tuneline.errors import InputError, without_credentials
+from tuneline.errors import InputError, how_to_install, without_credentials
 from tuneline.search.data import address
 from tuneline.search.space import Range, Space, own, starts, told
 from tuneline.tracking import with_driver
@@ -52,7 +52,7 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     try:
         import optuna
     except ImportError:
-        raise InputError("tuneline sweep needs Optuna: pip install -e '.[sweep]' in tuneline's checkout") from None
+        raise InputError(f"tuneline sweep needs Optuna: {how_to_install('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
