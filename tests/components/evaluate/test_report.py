@@ -13,9 +13,9 @@ from tests.components.evaluate.test_metrics import drawn
 from tuneline.artifacts import PreparedData
 from tuneline.comparison import compare
 from tuneline.config import Rules
-from tuneline.evaluate import words
+from tuneline.evaluate import findings, words
 from tuneline.evaluate.examples import doubtful, errors
-from tuneline.evaluate.findings import TestSet, find
+from tuneline.evaluate.findings import find
 from tuneline.evaluate.matrix import READABLE, drawing, picture, shown
 from tuneline.evaluate.report import write_page
 from tuneline.evaluate.slices import parts
@@ -38,7 +38,7 @@ def page(folder, rows, classes, baseline=None):
     names = [f"intent {number}" for number in range(classes)]
     texts = [f"{ATTACK} {row}" for row in range(rows)]
     found = parts(np.arange(rows) % 60, np.arange(rows) % 60 > 50, labels, names, texts)
-    test = TestSet(texts, None, labels, names, keys(texts), found, "0" * 64)
+    test = findings.TestSet(texts, None, labels, names, keys(texts), found, "0" * 64)
     rival = np.full_like(chances, 1 / classes) if baseline is None else baseline(chances)
     result = find(test, chances, rival, lambda asked: chances[: len(asked)], SPEED, "cpu, 2 cores")
     manifest = PreparedData(
@@ -110,7 +110,7 @@ def test_labels_that_were_turned_around_are_the_ones_to_check():
     given = labels.copy()
     given[turned] = (given[turned] + 1) % 3
     texts = [f"text {row}" for row in range(2000)]
-    test = TestSet(texts, None, given, list("abc"), keys(texts), {}, "0" * 64)
+    test = findings.TestSet(texts, None, given, list("abc"), keys(texts), {}, "0" * 64)
     rows = test.answered(chances, chances.argmax(1), labels, {})
     found = doubtful(test, rows, chances)
     hits = sum(row["row"] in turned for row in found)
@@ -125,7 +125,7 @@ def test_labels_that_were_turned_around_are_the_ones_to_check():
 def test_an_answer_that_was_not_given_is_no_error_to_read():
     labels, chances = drawn(300, 3, seed=7)
     texts = [f"text {row}" for row in range(300)]
-    test = TestSet(texts, None, labels, list("abc"), keys(texts), {}, "0" * 64)
+    test = findings.TestSet(texts, None, labels, list("abc"), keys(texts), {}, "0" * 64)
     told = np.where(chances.max(1) < 0.6, NONE, chances.argmax(1))
     found = errors(test, test.answered(chances, told, labels, {}), chances, set())
     assert found
@@ -166,7 +166,7 @@ def test_the_page_calls_better_what_the_gate_does(wins, verdict):
 
 def test_probes_ask_with_the_second_text_of_each_row():
     labels, chances = drawn(100, 2)
-    test = TestSet(["first"] * 100, ["second"] * 100, labels, ["no", "yes"], keys(["x"] * 100), {}, "0" * 64)
+    test = findings.TestSet(["first"] * 100, ["second"] * 100, labels, ["no", "yes"], keys(["x"] * 100), {}, "0" * 64)
     asked = []
 
     def predict(texts, pairs):
