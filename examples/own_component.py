@@ -17,6 +17,7 @@ from kfp import compiler, dsl, local
 
 from tuneline.images import EVALUATE
 from tuneline_pipelines.finetune import build
+from tuneline_pipelines.state import open_state
 
 finetune = build(pinned=False)  # out here: KFP refuses to make one pipeline while it makes another
 
@@ -75,6 +76,7 @@ def main() -> None:
     if options.out:
         compiler.Compiler().compile(pipeline, str(options.out), pipeline_parameters=arguments)
         return
+    open_state()  # .tuneline: where `tuneline promote` and `tuneline ui` look
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=".tuneline/pipeline")
     try:
         print(pipeline(**arguments).outputs["Output"])

@@ -5,7 +5,8 @@
 #   examples/own_csv.sh MY.csv TEXT_COLUMN LABEL_COLUMN NEW.csv     # on yours; NEW.csv has the column of texts too
 #   examples/own_csv.sh MY.csv TEXT_COLUMN LABEL_COLUMN NEW.csv train.epochs=5    # and any key of a recipe
 #
-# All that is kept goes to .tuneline/ and topics/ in the current folder.
+# All that is kept goes to the current folder: .tuneline/, topics/, labelled.csv, and without arguments own.csv,
+# own_test.csv and new.csv.
 set -euo pipefail
 
 # The environment that is active, or else the one that `make run` has set up.

@@ -297,9 +297,9 @@ class TrainConfig(Section):
     best_metric: Literal["loss", "accuracy", "macro_f1"] = "loss"
     """The metric of the validation split that early_stopping looks at."""
     tune: Literal["all", "top_layers", "head", "lora", "bitfit"] = "all"
-    """Which parameters are tuned: all; the upper train.top_layers layers; none of the encoder's (head), which wants a
-    larger learning rate; a change of low rank to its attention (lora, Hu et al. 2021), which does too; its biases alone
-    (bitfit, Ben Zaken et al. 2022). Pooler and head always are."""
+    """Which parameters are tuned: all; the upper train.top_layers layers; none of the encoder's (head); a change of low
+    rank to its attention (lora, Hu et al. 2021); its biases alone (bitfit, Ben Zaken et al. 2022). Pooler and head
+    always are. The fewer are tuned, the larger a learning rate they want: the last three ten times that of all."""
     top_layers: Positive = 2
     """Upper layers that tune=top_layers tunes; embeddings and lower layers stay as they are, without dropout."""
     lora_rank: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=1024)] = 8

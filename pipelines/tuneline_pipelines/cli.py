@@ -88,7 +88,8 @@ def build(
     target: Annotated[list[str] | None, typer.Option(help="Only this image; may be given again.")] = None,
     push: Annotated[str, typer.Option(help="A registry, such as registry.example.com/ml: push, keep digests.")] = "",
     base: Annotated[
-        str, typer.Option(envvar="TUNELINE_BASE", help="The image to start from; python:3.11-slim if not given.")
+        str,
+        typer.Option(envvar="TUNELINE_BASE", help="To start from; python:3.11-slim-bookworm if not given."),
     ] = "",
     cuda: Annotated[bool, typer.Option("--cuda", help="Torch with CUDA in the images that hold torch.")] = False,
     torch_index: Annotated[
@@ -97,7 +98,7 @@ def build(
     ] = "https://download.pytorch.org/whl/cpu",
     as_json: JSON = False,
 ) -> None:
-    """Build the images that are not there yet, one a step and the tracking server.
+    """Build the images that are not there yet: one a step, the sweep's, the tracking server's and the service's.
 
     \b
     tuneline build

@@ -43,7 +43,9 @@ class Pipeline(StrEnum):
 def compile_(
     recipe: Annotated[str | None, typer.Argument(help="Its values become the parameters' defaults.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key.path=value ...")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("finetune.yaml"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The YAML file to write; PIPELINE.yaml if not given.")
+    ] = None,
     profile: PROFILE = None,
     pipeline: Annotated[
         Pipeline, typer.Option(help="Which one; batch-predict takes no recipe, sweep one and a profile.")
@@ -65,19 +67,19 @@ def compile_(
 
     if recipe and pipeline is Pipeline.BATCH:
         raise InputError(f"{recipe}: --pipeline batch-predict takes no recipe; its parameters are given with each run")
-    search = _search(pipeline, budget, workers, study)
+    search, out = _search(pipeline, budget, workers, study), output or Path(f"{pipeline.value}.yaml")
     chosen, cluster = load(recipe, overrides or []) if recipe else None, load_profile(profile) if profile else None
     if pipeline is Pipeline.BATCH:
-        notes = compile_batch(output, cluster)
+        notes = compile_batch(out, cluster)
     elif pipeline is Pipeline.FINETUNE:
-        notes = compile_pipeline(output, chosen, cluster)
+        notes = compile_pipeline(out, chosen, cluster)
     elif chosen is None or cluster is None or search is None:
         raise InputError("--pipeline sweep: needs a recipe, and a --profile that names the Secret of the database")
     else:
-        notes = compile_sweep(output, chosen, cluster, search)
+        notes = compile_sweep(out, chosen, cluster, search)
     for note in notes:
         remark(note)
-    told.print(f"wrote {output}", markup=False)
+    told.print(f"wrote {out}", markup=False)
 
 
 def _search(pipeline: Pipeline, budget: str, workers: int | None, study: str) -> Search | None:

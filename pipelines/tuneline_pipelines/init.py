@@ -193,7 +193,7 @@ def _recipe(name: str, data: str, columns: Columns, where: Where) -> str:
         "train:",
         "  epochs: 3",
         "  learning_rate: 5.0e-5",
-        "  # tune: top_layers             # quicker, at a price in accuracy; also head, bitfit",
+        "  # tune: top_layers             # quicker, at a price in accuracy; also head, lora, bitfit (10x the rate)",
         "  # class_weights: true          # where a rare class matters as much as a frequent one",
         "register:",
         f"  name: {_value(name)}",

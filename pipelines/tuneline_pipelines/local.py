@@ -137,8 +137,9 @@ def stopped_by_signals(end: Callable[[], object] = lambda: None) -> Iterator[Non
 def _plain_python() -> Iterator[None]:
     """Let the runner start steps as `python3`, found first on the PATH.
 
-    It puts sys.executable in place of the word python3 in every argument and hands the whole to a shell, unquoted: a
-    data file with python3 in its name, or an environment below a folder with a space in its name, would not survive.
+    It puts sys.executable in place of the word python3 in every argument and in the script that starts the step, where
+    nothing quotes it: a data file with python3 in its name, or an environment below a folder with a space in its name,
+    would not survive.
     """
     executable, path = sys.executable, os.environ.get("PATH", "")
     sys.executable, os.environ["PATH"] = "python3", os.pathsep.join([str(Path(executable).parent), path])

@@ -30,17 +30,17 @@ OF_THE_MACHINE = ("_seconds", "_per_second", "_mfu", "_tflops", "_memory_mb")
 
 @pytest.fixture(scope="module")
 def server(engine: Any, built: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The MLflow server's image, alone on an internal network; this machine reaches it by its address."""
+    """The MLflow server's image as docs/containers.md starts it: alone on an internal network, a volume for its store."""
     network = engine.networks.create(NETWORK, internal=True)
-    container = None
+    volume, container = engine.volumes.create(NETWORK), None
     try:
         address = next(iter(engine.api.inspect_network(network.id)["IPAM"]["Config"]))["Subnet"].rpartition(".")[0]
         command = ["mlflow", "server", "--host", "0.0.0.0", "--workers", "1", "--backend-store-uri",
-                   "sqlite:////tmp/mlflow.db", "--artifacts-destination", "/tmp/artifacts", "--allowed-hosts",
+                   "sqlite:////data/mlflow.db", "--artifacts-destination", "/data/artifacts", "--allowed-hosts",
                    f"mlflow,mlflow:5000,{address}.*"]  # fmt: skip
         container = engine.containers.run(
             built["tracking"]["reference"], command, detach=True, network=NETWORK, name=f"{NETWORK}-mlflow",
-            read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""},
+            read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""}, volumes={volume.name: {"bind": "/data"}},
         )  # fmt: skip
         container.reload()
         url = f"http://{container.attrs['NetworkSettings']['Networks'][NETWORK]['IPAddress']}:5000"
@@ -49,6 +49,7 @@ def server(engine: Any, built: dict[str, dict[str, Any]]) -> Iterator[str]:
     finally:
         if container:
             container.remove(force=True)
+        volume.remove()
         network.remove()
 
 

@@ -78,6 +78,23 @@ def test_a_component_of_ones_own_follows_the_whole_pipeline_and_takes_its_model(
     assert origin["producerSubtask"] == "train"
 
 
+@pytest.mark.slow
+def test_a_component_of_ones_own_runs_here_and_its_model_is_where_a_promotion_looks(
+    project: Project, tiny_checkpoint: Path
+) -> None:
+    write_table(project.folder / "my.csv", ["text", "label"], reviews(120))
+    write_table(project.folder / "must.csv", ["text", "label"], [("a good film", "pos"), ("a good film", "neg")])
+    words = [str(EXAMPLES / "own_component.py"), "my.csv", "must.csv", "--model", str(tiny_checkpoint)]
+    done = subprocess.run(
+        [sys.executable, *words, "--max-length", "16"], cwd=project.folder, env=project.environment,
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(r"must_answer: 1 of 2 answered wrong, in lines \[[23]\] of must\.csv", done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
+    assert project.succeed("trace", "mine/1")["version"] == 1
+
+
 def test_the_page_of_the_examples_lists_each_of_them() -> None:
     listed = re.findall(r"\]\(([\w.]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
     assert sorted(listed) == sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh"))
