@@ -30,7 +30,7 @@ OF_THE_MACHINE = ("_seconds", "_per_second", "_mfu", "_tflops", "_memory_mb")
 
 @pytest.fixture(scope="module")
 def server(engine: Any, built: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The MLflow server's image as docs/containers.md starts it: alone on an internal network, a volume for its store."""
+    """The MLflow server's image, alone on an internal network, its store on a volume (docs/containers.md)."""
     network = engine.networks.create(NETWORK, internal=True)
     volume, container = engine.volumes.create(NETWORK), None
     try:
