@@ -178,6 +178,21 @@ def split_writer(folder: Path, split: str, schema: pa.Schema) -> Iterator[pa.ipc
         yield writer
 
 
+def source_hash(*places: Path, also: str = "") -> str:
+    """A hash of code that decides a result: of files, and of all Python files of a folder and below.
+
+    Args:
+        places: files and folders.
+        also: a pattern of other files of the folders, such as *.j2.
+    """
+    digest = hashlib.sha256()
+    for place in places:
+        below = [*place.rglob("*.py"), *(place.rglob(also) if also else ())]
+        for path in sorted(below) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:

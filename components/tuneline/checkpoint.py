@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import tempfile
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -108,7 +109,8 @@ def revision(name: str, folder: Path) -> str:
     """Which edition of a checkpoint lies in its folder: a hub's commit, a package's version, else its weights' hash."""
     if name.startswith("pkg:"):
         distribution = name.removeprefix("pkg:")
-        return f"{distribution}=={importlib.metadata.version(distribution)}"
+        with suppress(importlib.metadata.PackageNotFoundError):  # importable, and not installed
+            return f"{distribution}=={importlib.metadata.version(distribution)}"
     if folder.parent.name == "snapshots":  # of the hub's cache
         return folder.name
     weights = folder / "model.safetensors"

@@ -24,6 +24,10 @@ class NotHereError(InputError):
     """What a key names is not to be seen from this machine; another machine may see it."""
 
 
+class DivergedError(InputError):
+    """A training whose loss is no number any more: its settings are bad."""
+
+
 class ConflictError(InputError):
     """Somebody else has moved first what a command expected where it was: shown as one line, exit status 3."""
 

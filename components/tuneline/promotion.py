@@ -55,7 +55,7 @@ def promote(
         ConflictError: another version is champion than expected, or has become so in between.
     """
     name, to = version.name, str(version.version)
-    _check_reason(reason)
+    check_reason(reason)
     refused = check_gate(version, override)
     known, outside = _current(api, name, expect)
     if known.champion == to and (expect is None or _is_last(known, _version(expect), to)):
@@ -113,7 +113,7 @@ def rollback(api: MlflowClient, name: str, expect: str | None = None, reason: st
     """
     from mlflow.exceptions import MlflowException
 
-    _check_reason(reason)
+    check_reason(reason)
     known, outside = _current(api, name, expect)
     _require(name, known, known.champion if expect is None else _version(expect))
     to = before(known)
@@ -205,7 +205,12 @@ def _refusal(tags: dict[str, str]) -> str:
     return f"the gate refused it ({'; '.join(failed) or 'see its tags'})"
 
 
-def _check_reason(reason: str) -> None:
+def check_reason(reason: str) -> None:
+    """Refuse a reason that is too long to be kept.
+
+    Raises:
+        InputError: tells how long it may be.
+    """
     if len(reason) > _REASON_LENGTH:
         raise InputError(f"--reason: {len(reason)} characters given; at most {_REASON_LENGTH}")
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from tuneline.artifacts import read_json, sha256_file, write_json
 from tuneline.errors import InputError
+from tuneline.tokenizer import TOKENIZER_FILES
 
 MANIFEST = "files.json"
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json", "tuneline.json")
-ALLOWED_FILES = {
-    *NEEDED, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", MANIFEST,
-}  # fmt: skip
+ALLOWED_FILES = {*NEEDED, *TOKENIZER_FILES, MANIFEST}
 LOADER = "tuneline.serve.model"
 _AROUND = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta"}
 """What MLflow puts around a model folder; the last one when it downloads."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tuneline.artifacts import read_json, sha256_file, write_json
+from tuneline.s3.listing import client
 
 MANIFEST = "manifest.json"
 CHECKPOINTS = "TUNELINE_CHECKPOINTS"
@@ -102,14 +103,16 @@ class LocalStore:
 
 
 class S3Store:
-    """Named folders below s3://bucket/prefix; credentials and endpoint as boto3 finds them."""
+    """Named folders below s3://bucket/prefix; credentials and endpoint as boto3 finds them.
+
+    Raises:
+        InputError: boto3 is not installed.
+    """
 
     def __init__(self, uri: str) -> None:
-        import boto3
-
         self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
-        self.api: Any = boto3.client("s3")
+        self.api = client()
 
     def names(self) -> list[str]:
         """See Store."""

@@ -188,6 +188,8 @@ def push(made: list[dict[str, Any]], registry: str, tell: Tell) -> None:
             if error := event.get("error"):
                 raise BuildFailed(f"{repository}:{tag} was not pushed: {without_credentials(_one_line(error))}")
             digest = event.get("aux", {}).get("Digest", digest)
+        if not digest:
+            raise BuildFailed(f"{repository}:{tag}: the registry told no digest; push it again")
         row["digest"] = f"{repository}@{digest}"
         images.record(row["image"], row["digest"])
         tell(row["image"], 0, 0, row["digest"])

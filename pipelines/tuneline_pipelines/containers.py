@@ -110,23 +110,28 @@ class Containers:
 
     def stop_abandoned(self, grace: int) -> None:
         """Remove the containers of commands that were killed outright on this machine; a training saves its state."""
-        from docker.errors import APIError
-
-        for container in engine().containers.list(all=True, filters={"label": _OWNER}):
-            if lives(container.labels[_OWNER]):
-                continue
-            try:
-                container.stop(timeout=grace)
-                container.remove(force=True)
-            except APIError as error:
-                if error.status_code not in (404, 409):  # it removes itself, as it was told to
-                    raise
+        for container in engine().containers.list(all=True, filters={"label": _OWNER}, ignore_removed=True):
+            if not lives(container.labels[_OWNER]):
+                _end(container, grace)
 
     def stop(self, grace: int) -> None:
         """End the containers of this process's run."""
-        run_id = os.environ.get(tracking.PARENT)
-        for container in engine().containers.list(filters={"label": f"{_LABEL}={run_id}"}) if run_id else []:
-            container.stop(timeout=grace)
+        if run_id := os.environ.get(tracking.PARENT):
+            ours = {"label": f"{_LABEL}={run_id}"}
+            for container in engine().containers.list(filters=ours, ignore_removed=True):
+                _end(container, grace)
+
+
+def _end(container: Any, grace: int) -> None:
+    """Stop a container, which then removes itself, as it was told to, or is removed."""
+    from docker.errors import APIError
+
+    try:
+        container.stop(timeout=grace)
+        container.remove(force=True)
+    except APIError as error:
+        if error.status_code not in (404, 409):
+            raise
 
 
 def environment(recipe: Recipe) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ import yaml
 
 import tuneline
 from tuneline import tracking
-from tuneline.artifacts import PreparedData, read_json
+from tuneline.artifacts import PreparedData, read_json, source_hash
 from tuneline.config import Recipe
 from tuneline.errors import InputError
 from tuneline.prepare.prepare import pin
@@ -168,10 +167,11 @@ def _run_pipeline(
 
     from tuneline_pipelines.finetune import build
 
+    code = source_hash(Path(tuneline.__file__).parent, also="*.j2")  # KFP's own key has the arguments alone
     local.init(
         runner=containers.runner(recipe, state) if containers else local.SubprocessRunner(use_venv=False),
         pipeline_root=str(state.pipeline_root), enable_caching=True,
-        cache_root=str(state.home / "cache" / _code_hash()),
+        cache_root=str(state.home / "cache" / code[:16]),
     )  # fmt: skip
     # Its runner for processes warns of the images, which it does not use.
     warnings.filterwarnings("ignore", message="You may be attemping to run a task", category=RuntimeWarning)
@@ -187,15 +187,6 @@ def _run_pipeline(
         why = watcher.exception or (ended if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}")
         raise StepFailed(f"{watcher.step or 'the pipeline'} failed: {why}; log: {watcher.log.name}") from error
     return task.outputs
-
-
-def _code_hash() -> str:
-    """A hash of the installed package: KFP's local cache keys on arguments, not on code."""
-    root = Path(tuneline.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted((*root.rglob("*.py"), *root.rglob("*.j2"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _result(recipe: Recipe, run_id: str, outputs: dict[str, Any]) -> dict[str, Any]:

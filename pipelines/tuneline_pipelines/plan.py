@@ -20,6 +20,7 @@ from typing import Any
 from tuneline.artifacts import PreparedData, read_json, write_json
 from tuneline.config import Recipe, TrainConfig
 from tuneline.errors import InputError, NotHereError, ServiceError
+from tuneline.machine import threads_each
 from tuneline.prepare.prepare import prepare
 from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
@@ -162,7 +163,7 @@ class _Rehearsals:
         environment = {name: value for name, value in os.environ.items() if name != CHECKPOINTS}
         together = self.recipe.train.distributed.gpus_per_node
         if together > 1:  # as processes.fit shares out the cores
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // together)))
+            environment["OMP_NUM_THREADS"] = str(threads_each(together))
         environment |= {"PYTHONUNBUFFERED": "1", OWNER_PID: str(os.getpid()), "TMPDIR": str(out)}
         with (out / "log").open("w", encoding="utf-8") as log:
             watcher = Watcher(log, self.tell)

@@ -11,6 +11,7 @@ from rich.console import Console
 from tuneline import lineage, promotion, registry
 from tuneline.errors import InputError
 from tuneline.tracking import client
+from tuneline.trouble import told_of
 from tuneline_pipelines import hooks, kserve
 from tuneline_pipelines.state import open_state
 
@@ -29,6 +30,7 @@ def promote(reference: str, expect: str | None, reason: str, override: bool, to:
         InputError: no such version, the gate refused it, or its files are not those that were registered.
         ConflictError: another version is champion than expected.
     """
+    promotion.check_reason(reason)  # before a copy is made
     open_state()
     version = registry.find(reference)
     promotion.check_gate(version, override)
@@ -80,9 +82,17 @@ def _summary(moved: promotion.Moved) -> dict[str, Any]:
     }
     if not moved.move:
         return told | {"hooks": []}
-    api = client()
-    told["kserve"] = kserve.service(api, api.get_model_version(moved.model, moved.version))
+    told["kserve"] = _how_to_serve(moved)
     return told | {"hooks": hooks.run(told)}
+
+
+def _how_to_serve(moved: promotion.Moved) -> dict[str, Any]:
+    """What kserve.service tells; where it cannot, why: the champion has moved by now, and others are to hear of it."""
+    api = client()
+    try:
+        return kserve.service(api, api.get_model_version(moved.model, moved.version))
+    except Exception as error:
+        return {"runtime": None, "why": [told_of(error)], "manifest": None}
 
 
 def show(console: Console, result: dict[str, Any]) -> None:

@@ -147,7 +147,11 @@ def close_abandoned(state: State) -> None:
     if state.artifacts:
         close_abandoned(lives)
         return
-    dead = {note: known for note in _notes(state).glob("*") if not lives(known := note.read_text(encoding="utf-8"))}
+    dead = dict[Path, str]()
+    for note in _notes(state).glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # its command ended this moment
+            if not lives(known := note.read_text(encoding="utf-8")):
+                dead[note] = known
     if dead:
         close_abandoned(lambda known: known not in dead.values())
     for note in dead:

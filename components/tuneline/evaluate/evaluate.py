@@ -23,6 +23,7 @@ from tuneline.progress import Progress, say
 from tuneline.recipe import from_flat
 from tuneline.serve.model import Classifier
 from tuneline.step import Artifact, ClassificationMetrics, Metrics, step
+from tuneline.threads import within_quota
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +100,7 @@ def evaluate_step(
 ) -> None:  # fmt: skip
     """The KFP component's work: prepared data, a model and the registered name in; evaluation, page and metrics out."""
     with step("evaluate", parameters) as run:
+        within_quota()
         run.dataset(PreparedData.load(Path(data.path)))
         folder = Path(out.path)
         rival = Rival.of(from_flat(RegisterConfig, parameters).name, run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tuneline.machine import usable_cores
 
 WARM_UP = 3
 MOST_TEXTS = 200
@@ -52,5 +53,4 @@ def size_mb(model: Path) -> float:
 
 def machine(device: str) -> str:
     """What measured, for people."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{device} of {platform.machine()}, {cores} cores"
+    return f"{device} of {platform.machine()}, {usable_cores()} cores"

@@ -151,7 +151,7 @@ def personal(ledger: Ledger) -> None:
         )  # fmt: skip
 
 
-def sorted(ledger: Ledger) -> None:
+def in_label_order(ledger: Ledger) -> None:
     """Compare how often the label changes from row to row with how often it would in a random order."""
     import numpy as np
 

@@ -9,7 +9,6 @@ A worker: python -P -m tuneline.prepare.workers DESCRIPTOR
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import signal
@@ -18,15 +17,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import chain, islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from tuneline.errors import InputError, ServiceError
+from tuneline.machine import usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -36,24 +34,6 @@ FEW = 4
 AHEAD = 2
 """Tasks that a worker holds: one at work, one that waits."""
 _GONE = (EOFError, ConnectionError, OSError)
-
-
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2, else v1)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        return max(1, min(cores, math.ceil(_quota(cgroup))))
-    return cores
-
-
-def _quota(cgroup: Path) -> float:
-    if (cgroup / "cpu.max").is_file():
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    else:
-        quota, period = ((cgroup / f"cpu/cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-    if float(quota) <= 0:
-        raise ValueError("no limit")
-    return float(quota) / float(period)
 
 
 class Pool:

@@ -135,7 +135,10 @@ def told(key: str, name: str) -> Iterator[None]:
         InputError: a person can mend it.
         ServiceError: S3 failed or does not answer.
     """
-    import botocore.exceptions as raised
+    try:
+        import botocore.exceptions as raised
+    except ImportError:
+        raise InputError(f"{key}: {name}: needs {how_to_install('s3')}") from None
 
     try:
         yield

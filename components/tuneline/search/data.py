@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneline import clean, tables, tokenizer, tokens
 from tuneline import prepare as steps
-from tuneline import tokenizer, tokens
-from tuneline.artifacts import SLICE, PreparedData, read_split, split_writer
+from tuneline.artifacts import SLICE, PreparedData, read_split, source_hash, split_writer
 from tuneline.config import DataConfig, ModelConfig
 from tuneline.prepare.imbalance import plan
 from tuneline.prepare.prepare import pin, prepare
@@ -74,11 +74,8 @@ def address(**parts: Any) -> str:
 
 def _code() -> str:
     """A hash of the code that decides what is prepared."""
-    places = [Path(module.__file__ or "") for module in (steps, tokens, tokenizer)]
-    digest = hashlib.sha256()
-    for path in (*sorted(places[0].parent.glob("*.py")), *places[1:]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    places = [Path(module.__file__ or "") for module in (steps, tables, clean, tokens, tokenizer)]
+    return source_hash(places[0].parent, places[1].parent, *places[2:])[:16]
 
 
 @contextmanager

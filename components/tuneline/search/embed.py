@@ -5,10 +5,7 @@ Runs in a process of its own, as a trial does.
 
 from __future__ import annotations
 
-import threading
 import time
-import traceback
-from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,11 @@ import numpy as np
 import torch
 
 from tuneline.artifacts import PreparedData, read_split
-from tuneline.errors import InputError
 from tuneline.inputs import Inputs, of_table
 from tuneline.packing import pad, tells_texts_apart
+from tuneline.search.child import answer
 from tuneline.search.data import first_rows
 from tuneline.search.embed_job import Asked, Facts
-from tuneline.search.trial import end_with_parent
 from tuneline.train.train import load_network
 
 BATCH = 32
@@ -32,16 +28,8 @@ WARM_UP = 3
 
 def main(pipe: Connection, asked: Asked) -> None:
     """The process: sends how it ended, and a value."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(asked.threads)
-    with Path(asked.log).open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
-        try:
-            pipe.send(("done", _embed_all(asked)))
-        except InputError as error:
-            pipe.send(("refused", str(error)))
-        except Exception as error:
-            traceback.print_exc()
-            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+    answer(pipe, lambda: _embed_all(asked), asked.log)
 
 
 def _embed_all(asked: Asked) -> Facts:

@@ -6,7 +6,6 @@ command has trained to its end is not trained again.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from tuneline.artifacts import read_json, write_json
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
+from tuneline.machine import threads_each
 from tuneline.recipe import validate
 from tuneline.search.job import Job, Measured, Pruned, Result, key_of
 from tuneline.search.origins import Origins
@@ -72,7 +72,7 @@ class Engine:
     @property
     def threads(self) -> int:
         """Of each trial's arithmetic."""
-        return int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // self.workers))
+        return threads_each(self.workers)
 
     def trial(
         self,
@@ -81,7 +81,6 @@ class Engine:
         data: Path,
         name: str,
         *,
-        keep: Path | None = None,
         tags: dict[str, Any] | None = None,
         on_epoch: Callable[[int, Numbers], bool] | None = None,
         deadline: float = float("inf"),
@@ -93,7 +92,6 @@ class Engine:
             overrides: what this one has of its own.
             data: its prepared data.
             name: of its MLflow run.
-            keep: folder for the model, where it is needed after.
             tags: of its MLflow run.
             on_epoch: hears of the number and the metrics of each epoch, and says whether to go on.
             deadline: by time.monotonic, when to give it up.
@@ -104,12 +102,11 @@ class Engine:
             OutOfTime, Interrupted, TrialLost: it was not trained to its end.
         """
         own = configured(recipe, overrides)
-        job = self._job(own, data, keep)
+        job = self._job(own, data)
         params = {**{key: str(value) for key, value in overrides.items()}, "train.seed": own.train.seed}
         score = f"validation_{own.sweep.metric}"
         with self.run.child(name, params, tags or {}) as child:
-            known = None if keep and not (keep / "config.json").is_file() else self._known(job)
-            if known:
+            if known := self._known(job):
                 child.note(known.numbers, known.metrics, known.seconds, known.peak_memory_mib)
                 return self._result(own, overrides, job, known, child.run_id, reused=True)
 
@@ -122,11 +119,11 @@ class Engine:
             write_json(self._place(job), measured.__dict__)
             return self._result(own, overrides, job, measured, child.run_id)
 
-    def _job(self, recipe: Recipe, data: Path, keep: Path | None) -> Job:
+    def _job(self, recipe: Recipe, data: Path) -> Job:
         model, train = recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")
         key = key_of(Job(str(data), model, train, "", ""), self.origins.of(data, recipe.model))
         answers, log = self.folder / "answers" / f"{key}.npz", self.folder / "logs" / f"{key}.log"
-        return Job(str(data), model, train, str(answers), str(log), str(keep or ""), self.threads)
+        return Job(str(data), model, train, str(answers), str(log), self.threads)
 
     def _place(self, job: Job) -> Path:
         return self.folder / "results" / f"{Path(job.answers).stem}.json"

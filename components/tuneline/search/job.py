@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tuneline.errors import ServiceError
 from tuneline.search.data import address
 
 Interval = tuple[float, ...]
@@ -21,7 +22,6 @@ class Job:
         train: the recipe's section.
         answers: file to write the validation rows' probabilities and labels to (.npz).
         log: file for what the training prints.
-        keep: folder for the model; empty keeps none.
         threads: of its arithmetic.
     """
 
@@ -30,7 +30,6 @@ class Job:
     train: dict[str, Any]
     answers: str
     log: str
-    keep: str = ""
     threads: int = 1
 
 
@@ -106,8 +105,8 @@ class Pruned(Exception):  # noqa: N818
     """The one that asked wanted no more epochs."""
 
 
-class TrialLost(Exception):  # noqa: N818
-    """The trial's process was killed, or failed; the message says how."""
+class TrialLost(ServiceError):  # noqa: N818
+    """The trial's process was killed, or failed; the message says how. Told in one line where nothing goes on."""
 
 
 def key_of(job: Job, origin: dict[str, Any]) -> str:

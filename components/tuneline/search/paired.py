@@ -124,18 +124,28 @@ def of_ranking(positive: np.ndarray, scores: np.ndarray, seed: int = 0) -> Resam
         for model in range(models):
             for which in range(seeds):
                 order = orders[model, which]
-                found[model, which, at:to] = _average_precision(weights[:, order], order, positive)
+                ranked = scores[model, which][order]
+                found[model, which, at:to] = _average_precision(weights[:, order], ranked, positive[order])
         at = to
     return _over_seeds(found, seed)
 
 
-def _average_precision(taken: np.ndarray, order: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Of each resample's weights [resamples, rows], which stand in the order of the scores."""
+def _average_precision(taken: np.ndarray, ranked: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    """Of each resample's weights; rows of one score stand or fall together, as in evaluate.metrics.
+
+    Args:
+        taken: weights, [resamples, rows], in the order of the scores.
+        ranked: the scores, from the highest, [rows].
+        hit: whether a row is positive, bool [rows].
+    """
     import numpy as np
 
-    hits = np.flatnonzero(positive[order])
-    weights = taken[:, hits]
-    starts = np.concatenate([[0], hits[:-1] + 1])  # the rows up to each positive one, after the one before
-    ranked = np.add.reduceat(taken[:, : hits[-1] + 1], starts, axis=1).cumsum(1)
-    precision = weights.cumsum(1) / np.maximum(ranked, 1)
-    return (precision * weights).sum(1) / np.maximum(weights.sum(1), 1)
+    last = np.flatnonzero(np.diff(ranked, append=np.nan) != 0)  # of each run of equal scores
+    hits = np.flatnonzero(hit)
+    runs, first = np.unique(np.searchsorted(last, hits), return_index=True)  # those that hold positive rows
+    ends = last[runs]
+    starts = np.concatenate([[0], ends[:-1] + 1])  # the rows up to the end of each such run, after the one before
+    found = np.add.reduceat(taken[:, hits], first, axis=1)
+    above = np.add.reduceat(taken[:, : ends[-1] + 1], starts, axis=1).cumsum(1)
+    precision = found.cumsum(1) / np.maximum(above, 1)
+    return (precision * found).sum(1) / np.maximum(found.sum(1), 1)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError, InputError
 from tuneline.search.job import Interrupted, OutOfTime, TrialLost
 
 POLL_SECONDS = 0.25
@@ -73,6 +73,8 @@ def _listen(
         except (EOFError, ConnectionError):
             process.join()
             raise TrialLost(f"its process was killed or ended early (status {process.exitcode})") from None
+        if kind == "diverged":
+            raise DivergedError(values[0])
         if kind == "refused":
             raise InputError(values[0])
         if kind == "failed":

@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError, InputError
 from tuneline.search import finals
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
@@ -250,8 +250,8 @@ class Sweep:
             self._say(trial.number, f"lost: {error}")
         except InputError as error:
             trial.set_user_attr(studies.ERROR, str(error))
-            diverged = "the loss is" in str(error)  # the search is to learn that such settings are bad
-            self.study.tell(trial, state=states.PRUNED if diverged else states.FAIL, skip_if_finished=True)
+            bad = isinstance(error, DivergedError)  # the search is to learn that such settings are
+            self.study.tell(trial, state=states.PRUNED if bad else states.FAIL, skip_if_finished=True)
             self._say(trial.number, f"failed: {error}")
             self._give_up(str(error))
         else:

@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = vars(parser.parse_args(arguments))
     try:
         from tuneline.serve.server import serve
+        from tuneline.threads import within_quota
 
+        within_quota()
         serve(chosen.pop("model"), Options(**chosen))
     except InputError as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr)

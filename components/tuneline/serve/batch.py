@@ -190,6 +190,9 @@ def plan_step(model: str, files: str, column: str, shards: int, output: str, pai
 @guarded()
 def predict_step(out: Artifact, shard: Shard, column: str, pair_column: str) -> None:
     """The KFP component's work: a shard in, its predictions out."""
+    from tuneline.threads import within_quota
+
+    within_quota()
     predict_shard(shard, named(column, pair_column), Path(out.path))
     out.metadata |= {"model": shard["model"], "first": int(shard["first"]), "rows": int(shard["rows"])}
 

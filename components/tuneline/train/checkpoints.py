@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tuneline.artifacts import read_json, write_json
+from tuneline.artifacts import read_json, source_hash, write_json
 from tuneline.config import TrainConfig
 from tuneline.progress import say
 from tuneline.storage import CHECKPOINTS, DamagedError, Store, open_store
@@ -50,13 +50,10 @@ def address(**parts: Any) -> str:
 
 
 def code_hash() -> str:
-    """A hash of the code that decides a training's course: this package's, and how rows are packed."""
-    digest = hashlib.sha256()
-    names = ("packing.py", "attention.py", "linear.py", "fused.py", "fused_gpu.py")
-    packing = (Path(__file__).parents[1] / name for name in names)
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), *packing):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """A hash of the code that decides a training's course: this package's, and how rows are made and packed."""
+    here = Path(__file__).parent
+    names = ("inputs.py", "packing.py", "attention.py", "linear.py", "fused.py", "fused_gpu.py")
+    return source_hash(here, *(here.parent / name for name in names))
 
 
 class Checkpoints:

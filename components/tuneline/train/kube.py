@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, how_to_install
 from tuneline.progress import say
 from tuneline.train.record import JobFailed
 
@@ -50,7 +50,7 @@ class Kube:
             from kubernetes import client, config
         except ImportError:
             raise InputError(
-                "train.distributed.nodes: more than one needs pip install 'tuneline[distributed]' in the train image"
+                f"train.distributed.nodes: more than one needs {how_to_install('distributed')}; the train image has it"
             ) from None
         settings = client.Configuration()
         try:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from tuneline.config import TrainConfig
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError
 from tuneline.train.batches import balanced, epoch_batches
 from tuneline.train.best import Best
 from tuneline.train.checkpoints import Checkpoints
@@ -132,7 +132,7 @@ def train_loop(
         weights' metrics; with early stopping train_best_epoch; and what meters.Meter.totals tells.
 
     Raises:
-        InputError: the loss is no longer finite.
+        DivergedError: the loss is no longer finite.
         SystemExit: a signal asked for an end; the state is saved.
     """
     group = group or Group()
@@ -166,7 +166,7 @@ def train_loop(
                 position.step += 1
                 position.tokens += sum(lengths)
                 if not math.isfinite(loss):
-                    raise InputError(
+                    raise DivergedError(
                         f"train.learning_rate: the loss is {loss} at step {position.step}; lower the learning rate"
                     )
                 on_step(position.step, total, {"loss": loss, "learning_rate": rate} | meter.step(lengths))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
+from tuneline.machine import threads_each
 from tuneline.train.record import Follower, JobFailed, Listener, Numbers, Recorder, write_config
 
 
@@ -55,8 +56,7 @@ def require_gpus(count: int) -> None:
 
 def _run(count: int, arguments: list[str], listener: Listener, follower: Follower) -> int:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads_each(count)), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*torchrun, "-m", "tuneline.train", *arguments], env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

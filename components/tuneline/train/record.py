@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tuneline.artifacts import sha256_file, write_json
 from tuneline.config import ModelConfig, TrainConfig
-from tuneline.errors import InputError
+from tuneline.errors import InputError, ServiceError
 from tuneline.progress import ERROR_MARK, say
 
 Numbers = dict[str, float]
@@ -30,7 +30,7 @@ class Recorder(Protocol):
         """Record values at a step."""
 
 
-class JobFailed(InputError):  # noqa: N818 - an outcome, told in one line as bad input is
+class JobFailed(ServiceError):  # noqa: N818 - an outcome, told in one line
     """The processes that were started ended without a model."""
 
 

@@ -28,6 +28,7 @@ from tuneline.packing import PackedClassifier, PaddedClassifier, classifier_for
 from tuneline.progress import Progress, say
 from tuneline.recipe import from_flat
 from tuneline.step import Artifact, Metrics, step
+from tuneline.threads import within_quota
 from tuneline.tokenizer import name_padding
 from tuneline.train import low_rank, processes, trainjob
 from tuneline.train.cache import above_the_cut
@@ -336,6 +337,7 @@ def record_end(run: Recorder, metrics: Numbers, settings: TrainConfig) -> None:
 def train_step(data: Artifact, out: Artifact, shown: Metrics, **parameters: Any) -> None:
     """The KFP component's work: flat `model_*` and `train_*` parameters and prepared data in, a model out."""
     with step("train", parameters) as run:
+        within_quota()
         run.dataset(PreparedData.load(Path(data.path)))
         model, settings = from_flat(ModelConfig, parameters), from_flat(TrainConfig, parameters)
         metrics = _trainer(settings)(Path(data.path), model, settings, Path(out.path), run)

@@ -46,7 +46,7 @@ def fit(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, record
     wanted = manifest(name, job, settings, [str(folder / "data"), str(folder / "model"), str(config)])
     follower = Follower(record, recorder)
     with _deleted_when_useless(kube, name):
-        _obtain(kube, wanted, follower, folder, job.poll_seconds)
+        _obtain(kube, wanted, follower, folder, job)
         Watch(kube, name, job, follower, folder / "lease").to_the_end()
         metrics = _finish(follower, folder / "model")
     shutil.copytree(folder / "model", out, dirs_exist_ok=True)
@@ -105,9 +105,13 @@ def _deleted_when_useless(kube: Kube, name: str) -> Iterator[None]:
         raise
 
 
-def _obtain(kube: Kube, wanted: Object, follower: Follower, folder: Path, pause: float) -> None:
-    """See to it that the job exists: it does already, or it is created, where need be in an old one's place."""
-    name = wanted["metadata"]["name"]
+def _obtain(kube: Kube, wanted: Object, follower: Follower, folder: Path, job: JobSettings) -> None:
+    """See to it that the job exists: it does already, or it is created, where need be in an old one's place.
+
+    Raises:
+        JobFailed: an old one that is being deleted does not go.
+    """
+    name, until, waits = wanted["metadata"]["name"], time.monotonic() + job.start_timeout_seconds, False
     while True:
         found = kube.get(name)
         if found is None:
@@ -123,7 +127,13 @@ def _obtain(kube: Kube, wanted: Object, follower: Follower, folder: Path, pause:
                 return
             say(f"[train] TrainJob {kube.namespace}/{name} {why}; another takes its place")
             kube.delete(name)
-        time.sleep(pause)
+        elif not waits:
+            waits = True
+            say(f"[train] an older TrainJob {kube.namespace}/{name} is being deleted; waiting for that")
+        elif time.monotonic() > until:
+            stuck = ", ".join(found["metadata"].get("finalizers", [])) or "nothing that it names"
+            raise JobFailed(f"TrainJob {name} is being deleted and does not go; what holds it: {stuck}")
+        time.sleep(job.poll_seconds)
 
 
 def _useless(found: Object, follower: Follower) -> str:
