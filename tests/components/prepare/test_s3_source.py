@@ -263,8 +263,10 @@ def test_a_key_that_is_no_path_is_refused(bucket, monkeypatch, key):
     assert f"s3://{bucket}/{key}: this key is no path of a file" in refusal(f"s3://{bucket}/data/")
 
 
-def test_without_boto3_the_package_to_install_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "boto3", None)
+@pytest.mark.parametrize("lacking", [["boto3"], ["boto3", "botocore", "botocore.config", "botocore.exceptions"]])
+def test_without_boto3_the_package_to_install_is_named(monkeypatch, lacking):
+    for name in lacking:
+        monkeypatch.setitem(__import__("sys").modules, name, None)
     assert "needs pip install -e '.[s3]' in tuneline's checkout" in refusal("s3://bucket/a.csv")
 
 

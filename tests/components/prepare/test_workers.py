@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tuneline.errors import InputError, ServiceError
-from tuneline.prepare.workers import FEW, Pool, usable_cores
+from tuneline.prepare.workers import FEW, Pool
 
 pytestmark = pytest.mark.medium
 
@@ -142,27 +142,3 @@ def test_workers_end_with_their_parent(how):
     parent.wait(timeout=20)
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "100000 100000\n"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
-        ({}, None),
-    ],
-)
-def test_a_containers_quota_bounds_the_cores(tmp_path, files, cores):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert usable_cores(tmp_path) == (cores or len(os.sched_getaffinity(0)))
-
-
-def test_a_quota_of_several_cores_is_used_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    (tmp_path / "cpu.max").write_text("250000 100000\n")
-    assert usable_cores(tmp_path) == 3

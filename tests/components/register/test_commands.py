@@ -188,6 +188,15 @@ def test_after_a_move_the_command_and_the_webhook_hear_of_it(versions, webhook, 
     assert versions.get_model_version("desk", "2").tags["tuneline.serving"] == "stock"
 
 
+def test_hooks_hear_of_a_move_also_where_how_to_serve_it_cannot_be_told(versions, webhook, own_store):
+    (own_store / "images.json").write_text("{}")
+    moved = printed("promote", "desk/2")
+    assert (moved["status"], moved["champion"]) == ("succeeded", "2")
+    assert (moved["kserve"]["runtime"], moved["kserve"]["manifest"]) == (None, None)
+    assert "images.json: not a JSON object of image digests" in moved["kserve"]["why"][0]
+    assert json.loads(webhook[0][0])["champion"] == "2"
+
+
 def test_a_hook_that_fails_is_told_without_secrets_and_undoes_nothing(versions, webhook, monkeypatch):
     monkeypatch.setenv("TUNELINE_MOVE_COMMAND", "exit 7")
     printed("promote", "desk/2")

@@ -53,6 +53,18 @@ def test_average_precision_is_scikit_learn_s():
     assert mine.value[0] == pytest.approx(average_precision_score(found.labels == 1, scores))
 
 
+def test_rows_of_one_score_stand_or_fall_together_whatever_their_order():
+    from sklearn.metrics import average_precision_score
+
+    found = world({})
+    positive, scores = found.labels == 1, found.probabilities[PLAIN][0, :, 1].round(1)
+    turned = np.argsort(positive)  # the positive rows last, then first
+    for order in (turned, turned[::-1]):
+        mine = of_ranking(positive[order], scores[order][None, None])
+        assert mine.value[0] == pytest.approx(average_precision_score(positive, scores))
+        assert mine.drawn[0].mean() == pytest.approx(mine.value[0], abs=0.05)
+
+
 def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says():
     held = 0
     for seed in range(20):

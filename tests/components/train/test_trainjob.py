@@ -180,6 +180,18 @@ def test_a_job_that_is_being_deleted_is_waited_out(cluster, work, name, trains):
     assert cluster.calls == ["POST", "DELETE"]
 
 
+def test_a_job_whose_deletion_does_not_end_is_told_and_not_waited_for_without_end(
+    cluster, work, name, monkeypatch, tmp_path, capfd
+):
+    configure(monkeypatch, tmp_path, start_timeout_seconds=1)
+    job = cluster.put(name, {})
+    job["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/stuck"]}
+    cluster.lingers = 10**6
+    with pytest.raises(JobFailed, match=r"is being deleted and does not go; what holds it: example\.com/stuck"):
+        work()
+    assert capfd.readouterr().out.count("is being deleted; waiting for that") == 1
+
+
 def test_a_failed_job_is_told_in_one_line_and_left_to_be_looked_at(cluster, work, name):
     cluster.scenes = [runs("RuntimeError: out of memory"), fails]
     with pytest.raises(JobFailed) as caught:
