@@ -178,6 +178,11 @@ def split_writer(folder: Path, split: str, schema: pa.Schema) -> Iterator[pa.ipc
         yield writer
 
 
+def address(**parts: Any) -> str:
+    """A short name for what decides a result: a hash of it, spelled as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
 def source_hash(*places: Path, also: str = "") -> str:
     """A hash of code that decides a result: of files, and of all Python files of a folder and below.
 

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.artifacts import PreparedData, read_split, write_json
+from tuneline.artifacts import PreparedData, address, read_split, write_json
 from tuneline.comparison import compare
 from tuneline.config import Recipe
 from tuneline.evaluate.baseline import baseline_proba, texts_of
 from tuneline.evaluate.metrics import measure
-from tuneline.search.data import address, share
+from tuneline.search.data import share
 from tuneline.search.embed_job import Asked, Facts, known_facts
 from tuneline.search.engine import Engine, configured
 from tuneline.search.transfer import head_proba, logme

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuneline import clean, tables, tokenizer, tokens
 from tuneline import prepare as steps
-from tuneline.artifacts import SLICE, PreparedData, read_split, source_hash, split_writer
+from tuneline.artifacts import SLICE, PreparedData, address, read_split, source_hash, split_writer
 from tuneline.config import DataConfig, ModelConfig
 from tuneline.prepare.imbalance import plan
 from tuneline.prepare.prepare import pin, prepare
@@ -65,11 +64,6 @@ def without_test(data: DataConfig, model: ModelConfig, folder: Path) -> None:
 def _quick(data: DataConfig) -> DataConfig:
     """Without the search for labels that look wrong: a page for people, which takes longer than all else."""
     return data.model_copy(update={"label_errors": False})
-
-
-def address(**parts: Any) -> str:
-    """A short name for what decides a result."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _code() -> str:

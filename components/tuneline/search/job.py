@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tuneline.artifacts import address
 from tuneline.errors import ServiceError
-from tuneline.search.data import address
 
 Interval = tuple[float, ...]
 """A value and the ends of its 95% interval."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuneline.artifacts import address
 from tuneline.config import ModelConfig
-from tuneline.search.data import address
 from tuneline.search.processes import call
 
 

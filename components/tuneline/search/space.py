@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline import checkpoint
-from tuneline.artifacts import PreparedData, read_split
+from tuneline.artifacts import PreparedData, address, read_split
 from tuneline.config import ModelConfig, Recipe
 from tuneline.dimensions import BALANCE, number
 from tuneline.errors import InputError
-from tuneline.search.data import address
 from tuneline.search.engine import configured, spelled_out
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tuneline.artifacts import address
 from tuneline.config import Recipe, SweepConfig
 from tuneline.errors import InputError, how_to_install, without_credentials
-from tuneline.search.data import address
 from tuneline.search.space import Range, Space, own, starts, told
 from tuneline.tracking import with_driver
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from tuneline.artifacts import address
 from tuneline.config import Recipe
 from tuneline.errors import DivergedError, InputError
 from tuneline.search import finals
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
-from tuneline.search.data import address
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 from tuneline.search.space import Space, suggest

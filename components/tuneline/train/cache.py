@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuneline.artifacts import address
 from tuneline.config import TrainConfig
 from tuneline.progress import Progress, say
 from tuneline.storage import ABANDONED_SECONDS, CHECKPOINTS, DamagedError, LocalStore, last_change
-from tuneline.train.checkpoints import address, code_hash
+from tuneline.train.checkpoints import code_hash
 from tuneline.train.cut import AboveEncoder, above_for
 from tuneline.train.group import Group
 from tuneline.train.loop import Examples

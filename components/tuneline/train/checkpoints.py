@@ -7,8 +7,6 @@ not. SIGTERM saves at the end of the optimizer step under way.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import signal
 import sys
@@ -42,11 +40,6 @@ class Position:
     tokens: int = 0
     spent: dict[str, float] = field(default_factory=dict)
     measured: int = 0
-
-
-def address(**parts: Any) -> str:
-    """The address of a training: a hash of all that decides its course."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def code_hash() -> str:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from tuneline import checkpoint
-from tuneline.artifacts import Decision, PreparedData, read_split, sha256_file
+from tuneline.artifacts import Decision, PreparedData, address, read_split, sha256_file
 from tuneline.calibration import check, fit, fit_temperature
 from tuneline.config import DecisionConfig, ModelConfig, TrainConfig
 from tuneline.errors import InputError
@@ -32,7 +32,7 @@ from tuneline.threads import within_quota
 from tuneline.tokenizer import name_padding
 from tuneline.train import low_rank, processes, trainjob
 from tuneline.train.cache import above_the_cut
-from tuneline.train.checkpoints import address, code_hash, open_checkpoints
+from tuneline.train.checkpoints import code_hash, open_checkpoints
 from tuneline.train.compiling import compile_where_it_pays
 from tuneline.train.freezing import freeze, told
 from tuneline.train.group import Group

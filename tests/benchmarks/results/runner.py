@@ -146,8 +146,8 @@ def _quiet(pipe: Connection, job: Job, data: Path, states: Path) -> None:
 
 def prepared(job: Job, folder: Path) -> Path:
     """The job's PreparedData; jobs of the same data and tokenizer settings share it."""
+    from tuneline.artifacts import address
     from tuneline.prepare.prepare import prepare
-    from tuneline.search.data import address
 
     recipe = recipe_of(job.words)
     place = folder / address(data=recipe.data.model_dump(), model=recipe.model.model_dump())

@@ -15,11 +15,11 @@ from tests.components.train.killing import HARMS, SAVING, Course, harm, kill_oft
 from tests.components.train.test_loop import ignore, network, toy
 from tests.components.train.test_train import Heard, altered, losses
 from tests.conftest import reviews
-from tuneline.artifacts import PreparedData
+from tuneline.artifacts import PreparedData, address
 from tuneline.config import TrainConfig
 from tuneline.packing import classifier_for
 from tuneline.storage import CHECKPOINTS, LocalStore
-from tuneline.train.checkpoints import KEEP, Checkpoints, address
+from tuneline.train.checkpoints import KEEP, Checkpoints
 from tuneline.train.group import Group
 from tuneline.train.loop import train_loop
 from tuneline.train.network import load_network
