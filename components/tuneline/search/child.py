@@ -39,7 +39,7 @@ def answer(pipe: Connection, work: Callable[[], Any], log: str = "") -> None:
             pipe.send(("diverged", str(error)))
         except InputError as error:
             pipe.send(("refused", str(error)))
-        except (EOFError, BrokenPipeError):
+        except BrokenPipeError:  # nobody listens any more
             sys.exit(1)
         except Exception as error:
             if log:

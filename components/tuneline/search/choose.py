@@ -1,8 +1,8 @@
 """tuneline choose: which checkpoint is worth it. A transferability score, then halving: the better half gets more rows.
 
-All checkpoints are embedded once, frozen. LogME ranks them, and of more than four the worse half goes no further. The
-rest is fine-tuned on a small share of the training rows, the better half of it on four times as many, and so on to the
-last share. Beside them stand each checkpoint's frozen embeddings under a logistic head, and the linear baseline.
+All checkpoints are embedded once, frozen. LogME ranks them, and of more than four the better half and one more go on.
+These are fine-tuned on a small share of the training rows, the better half of them on four times as many, and so on to
+the last share. Beside them stand each checkpoint's frozen embeddings under a logistic head, and the linear baseline.
 """
 
 from __future__ import annotations

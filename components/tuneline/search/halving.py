@@ -2,13 +2,14 @@
 
 Optuna's compares trials after so many epochs. Where epochs are searched that favours the short ones: their learning
 rate has fallen by then, and that of the long ones, which end higher, has not. Here all are compared where their
-schedules are equally far.
+schedules are equally far, and with those that learn alike: the same checkpoint, tuned in the same way. Of 151 classes
+the upper layers know fewer than LoRA does for half of a training, and end above it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-RUNGS = (1 / 8, 1 / 4, 1 / 2)
+RUNGS = (1 / 4, 1 / 2)
 """Shares of its epochs after which a trial may be stopped."""
+ALIKE = ("model.name", "train.tune")
+"""What trials must share to be compared early; where it is not searched, they do."""
 REDUCTION = 2
 """A trial goes on to the next rung while it is in the better half of those that came there."""
 
 
 class Halving(BasePruner):
-    """Stops a trial that is not in the better half of those that were measured at the same share of their epochs."""
+    """Stops a trial that is not in the better half of those like it, measured at the same share of their epochs."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, which has just reported an epoch, is to be stopped."""
@@ -36,10 +39,15 @@ class Halving(BasePruner):
         own = trial.intermediate_values[trial.last_step or 0]
         if math.isnan(own):
             return True
-        others = (_at(other, rung) for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        known = (other for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        others = (_at(other, rung) for other in known if _kind(other) == _kind(trial))
         values = [own, *(value for value in others if value is not None and not math.isnan(value))]
         values.sort(reverse=study.direction == StudyDirection.MAXIMIZE)
         return own not in values[: max(1, len(values) // REDUCTION)]
+
+
+def _kind(trial: FrozenTrial) -> list[Any]:
+    return [trial.params.get(key) for key in ALIKE]
 
 
 def _reached(trial: FrozenTrial) -> float | None:

@@ -164,8 +164,8 @@ def starts(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
     """What is tried after the recipe's own values and before anything is drawn, as trials' parameters.
 
     Each way of tuning, the quickest first, for the most epochs and at twice the rate: where a recipe falls short it
-    mostly trained too little, and a few trials drawn by chance seldom come on a way of tuning at its best. None where
-    the space has no range of epochs.
+    mostly trained too little, and a few trials drawn by chance seldom come on a way of tuning at its best. The rate is
+    the nearest one that the space holds; none of it where the space has no range of epochs.
     """
     train, epochs, modes = recipe.train, space.get("train.epochs"), space.get(TUNE)
     if not isinstance(epochs, Range):
@@ -174,8 +174,10 @@ def starts(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
     allowed = modes.values if isinstance(modes, Choices) else (train.tune,)
     found = []
     for tune in sorted(allowed, key=QUICKEST.index):
-        rate = 2 * base * (10 if tune in LARGER_RATES else 1)
-        changed = {TUNE: tune, RATE: rate, "train.epochs": int(epochs.high)}
+        changed = {TUNE: tune, RATE: 2 * base * (10 if tune in LARGER_RATES else 1), "train.epochs": int(epochs.high)}
+        if isinstance(rates := space.get(RATE), Range):
+            _, low, high = _ends(RATE, rates, tune)
+            changed[RATE] = min(max(changed[RATE], low), high)
         kept = own({key: dimension for key, dimension in space.items() if key not in changed}, recipe)
         found.append(kept | _parameters({key: space[key] for key in changed if key in space}, changed, tune))
     return found

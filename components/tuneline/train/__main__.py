@@ -16,6 +16,7 @@ from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.progress import ERROR_MARK
 from tuneline.recipe import validate
+from tuneline.threads import within_quota
 from tuneline.train.record import FileRecorder
 from tuneline.train.train import train
 
@@ -40,6 +41,7 @@ def main() -> int:
 
 
 def _train(data: Path, model: ModelConfig, settings: TrainConfig, out: Path, tree: dict[str, Any]) -> None:
+    within_quota()
     first = os.environ.get("RANK", "0") == "0"
     record, lease = (Path(tree[key]) if tree.get(key) else None for key in ("record", "lease"))
     recorder = FileRecorder(record, lease) if record and first else None

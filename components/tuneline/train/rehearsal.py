@@ -29,6 +29,7 @@ from tuneline.progress import Progress
 from tuneline.recipe import validate
 from tuneline.step import guarded
 from tuneline.storage import CHECKPOINTS, LocalStore
+from tuneline.threads import within_quota
 from tuneline.train import low_rank, processes
 from tuneline.train.best import Best
 from tuneline.train.cache import States, above_the_cut
@@ -296,6 +297,7 @@ def main() -> None:
     """Rehearse; what is refused is one line, as of every step."""
     os.environ.pop(CHECKPOINTS, None)
     job, facts = map(Path, sys.argv[1:])
+    within_quota()
     with guarded(), facts.open("w", encoding="utf-8") as stream:
         rehearse(Job.read(job), Notes(stream))
 

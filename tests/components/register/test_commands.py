@@ -189,6 +189,7 @@ def test_after_a_move_the_command_and_the_webhook_hear_of_it(versions, webhook, 
 
 
 def test_hooks_hear_of_a_move_also_where_how_to_serve_it_cannot_be_told(versions, webhook, own_store):
+    own_store.mkdir(exist_ok=True)
     (own_store / "images.json").write_text("{}")
     moved = printed("promote", "desk/2")
     assert (moved["status"], moved["champion"]) == ("succeeded", "2")
