@@ -412,9 +412,9 @@ class SweepConfig(Section):
     sampler: Literal["tpe", "random"] = "tpe"
     """What proposes the next trial: a model of the trials so far (Bergstra et al. 2011), or chance."""
     pruner: Literal["asha", "hyperband", "none"] = "asha"
-    """Which trials are stopped early, by their validation metric: those outside the better half of all that came as
-    far and tune alike, after a quarter and half of their own epochs (asha); by epochs 1, 3, 9 and so on with several levels
-    of patience (hyperband), for spaces without train.epochs; or none."""
+    """Which trials are stopped early, by their validation metric: those outside the better half of those that came
+    as far and tune alike, after a quarter and half of their own epochs (asha); by epochs 1, 3, 9 and so on with several
+    levels of patience (hyperband), for spaces without train.epochs; or none."""
     finalists: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=20)] = 3
     """The best trials that are repeated with other seeds, because one seed is an anecdote."""
     seeds: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=20)] = 3

@@ -56,10 +56,8 @@ def _check_folder(folder: Path, data: DataConfig) -> None:
     """See that the folder holds nothing but an earlier audit, which prepare replaces once it has a new one.
 
     Raises:
-        InputError: it is a file, or there are other files, or corrections that were typed into the list, or the data.
+        InputError: there are other files, or corrections that were typed into the list, or the data.
     """
-    if folder.is_file():
-        raise InputError(f"--out: {folder} is a file; name a folder")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if there and "audit.json" not in there:
         raise InputError(f"--out: {folder} holds files that are no audit; name a new folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,7 @@ def test_a_file_is_no_place_for_an_audit(audit, tmp_path, out):
     (tmp_path / "mine.txt").write_text("years of work")
     done = audit(reviews(60), "--out", out)
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: --out: ")
-    assert "mine.txt is a file; name a" in done.stderr
+    assert re.fullmatch(r"error: .*--out.*mine\.txt'? is a file; .*\n", done.stderr)
     assert (tmp_path / "mine.txt").read_text() == "years of work"
 
 
