@@ -31,8 +31,8 @@ SPAM_SHARE = 0.02
 
 def words(name: str, rows: int) -> list[str]:
     """The recipe of a data set, as words of a command; both held-out splits are made from the training file."""
-    length = {"sms_spam": 64, "clinc150": 32}[name]
-    rate = {"sms_spam": "5e-5", "clinc150": "3e-4"}[name]
+    length = {"sms_spam": 64, "clinc150": 32, "ag_news": 64}[name]
+    rate = {"sms_spam": "5e-5", "clinc150": "3e-4", "ag_news": "5e-5"}[name]
     file = DATA / name / "train.parquet"
     return ["text", f"data.train={file}", f"data.max_train={rows}", "data.validation_share=0.2",
             f"model.name={EMBEDDED}", f"model.max_length={length}", f"train.learning_rate={rate}"]  # fmt: skip
@@ -137,7 +137,7 @@ def main() -> None:
     """Read the words and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["sweep", "choose", "imbalance"])
-    parser.add_argument("--data", choices=["sms_spam", "clinc150"], default="sms_spam")
+    parser.add_argument("--data", choices=["sms_spam", "clinc150", "ag_news"], default="sms_spam")
     parser.add_argument("--rows", type=int, default=1500, help="training rows at most")
     parser.add_argument("--budget", default="10m")
     parser.add_argument("--seeds", type=int, default=3)
