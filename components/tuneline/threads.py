@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from tuneline.machine import usable_cores
 
 
@@ -13,4 +11,6 @@ def within_quota() -> None:
     Torch counts the machine's cores and knows nothing of a container's quota: in a pod of four cores on a node of
     sixty-four its threads would wait for each other.
     """
+    import torch
+
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))

@@ -22,6 +22,7 @@ from tuneline.errors import InputError
 from tuneline.progress import Progress, say
 from tuneline.serve.files import Texts, check_form, label, load, named, read, write, write_json_lines, write_whole
 from tuneline.step import Artifact, guarded, step
+from tuneline.threads import within_quota
 
 MAX_WORK_BYTES = 100_000  # KFP hands a list on as an argument
 
@@ -190,8 +191,6 @@ def plan_step(model: str, files: str, column: str, shards: int, output: str, pai
 @guarded()
 def predict_step(out: Artifact, shard: Shard, column: str, pair_column: str) -> None:
     """The KFP component's work: a shard in, its predictions out."""
-    from tuneline.threads import within_quota
-
     within_quota()
     predict_shard(shard, named(column, pair_column), Path(out.path))
     out.metadata |= {"model": shard["model"], "first": int(shard["first"]), "rows": int(shard["rows"])}
