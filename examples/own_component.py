@@ -10,11 +10,13 @@ you type `tuneline promote`.
 
 # No `from __future__ import annotations` here: KFP reads the annotations themselves.
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from kfp import compiler, dsl, local
 
+from tuneline import tracking
 from tuneline.images import EVALUATE
 from tuneline_pipelines.finetune import build
 from tuneline_pipelines.state import open_state
@@ -76,7 +78,9 @@ def main() -> None:
     if options.out:
         compiler.Compiler().compile(pipeline, str(options.out), pipeline_parameters=arguments)
         return
-    open_state()  # .tuneline: where `tuneline promote` and `tuneline ui` look
+    kept = open_state()  # .tuneline: where `tuneline promote` and `tuneline ui` look
+    os.environ[tracking.EXPERIMENT] = "mine"
+    tracking.experiment_id(tracking.client(), "mine", kept.artifacts)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=".tuneline/pipeline")
     try:
         print(pipeline(**arguments).outputs["Output"])

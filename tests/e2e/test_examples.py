@@ -92,7 +92,8 @@ def test_a_component_of_ones_own_runs_here_and_its_model_is_where_a_promotion_lo
     assert done.returncode == 1
     assert re.search(r"must_answer: 1 of 2 answered wrong, in lines \[[23]\] of must\.csv", done.stdout + done.stderr)
     assert "Traceback" not in done.stderr
-    assert project.succeed("trace", "mine/1")["version"] == 1
+    assert project.succeed("trace", "mine/1")["version"] == "1"
+    assert {path.name for path in project.folder.iterdir()} == {".tuneline", "my.csv", "must.csv"}
 
 
 def test_the_page_of_the_examples_lists_each_of_them() -> None:
