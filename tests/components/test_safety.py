@@ -274,6 +274,20 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_read(folder):
         check_folder(folder)
 
 
+@pytest.mark.parametrize(("gone", "more", "told"), [
+    ("tokenizer_config.json", None, "tokenizer_config.json is missing"),
+    (None, "merges.txt", "merges.txt is not in files.json"),
+])  # fmt: skip
+def test_a_file_of_the_list_that_is_gone_and_one_that_is_not_on_it_are_refused(folder, gone, more, told):
+    manifest = write_manifest(folder)
+    if gone:
+        (folder / gone).unlink()
+    if more:
+        (folder / more).touch()
+    with pytest.raises(InputError, match=f"{told}.*; not loaded"):
+        check_folder(folder, manifest)
+
+
 def test_the_manifest_lists_every_file_and_is_the_same_for_the_same_files(folder, trained, tmp_path):
     again = Path(shutil.copytree(trained, tmp_path / "again"))
     assert write_manifest(folder) == write_manifest(again) == write_manifest(folder)

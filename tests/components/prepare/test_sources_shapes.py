@@ -246,6 +246,14 @@ def test_a_time_is_a_moment_however_it_is_written(tmp_path, values, found):
     assert [row[2] for row in rows(tmp_path / "rows.parquet", time_column="when")] == found
 
 
+def test_a_moment_beyond_the_calendar_and_one_that_is_lacking_are_told_by_row(tmp_path):
+    good = 1_769_817_600
+    for second, told in ((300_000_000_000, "a time outside the years 1 to 9999"), (None, "nothing")):
+        when = pa.array([good, second], pa.timestamp("s"))
+        pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"], "when": when}), tmp_path / "rows.parquet")
+        assert f"row 2, column 'when': {told} found" in refusal(tmp_path / "rows.parquet", time_column="when")
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.components.register.conftest import predictions
+from tests.conftest import free_port
 from tuneline.artifacts import write_json
 from tuneline.config import RegisterConfig, Rules
 from tuneline.predictions import save_training_keys
@@ -144,6 +145,30 @@ def test_compare_pairs_the_answers_of_two_versions_on_the_same_rows(versions):
     assert "exact McNemar p = 0.000488" in tuneline("compare", "desk/1", "desk/2").stdout
 
 
+def test_a_run_is_compared_by_the_beginning_of_its_id_and_what_is_lacking_is_told(versions):
+    run_id = versions.get_model_version("desk", "2").run_id
+    found = printed("compare", "desk/1", run_id[:8])
+    assert found["paired"] is None
+    assert found["note"] == f"{run_id[:8]} has no stored answers; no paired test"
+    assert found["note"] in tuneline("compare", "desk/1", run_id[:8]).stdout
+
+
+def test_the_beginning_of_several_ids_names_no_run(versions):
+    (experiment,) = versions.search_experiments(filter_string="name = 'desk'")
+    begun = [versions.create_run(experiment.experiment_id).info.run_id[0] for _ in range(17)]  # of 16 digits
+    twice = next(digit for digit in begun if begun.count(digit) > 1)
+    done = tuneline("compare", "desk/1", twice)
+    assert done.exit_code == 2
+    assert f"error: {twice}: the beginning of several runs; give more of the id" in done.stderr
+
+
+def test_a_history_from_which_entries_were_deleted_says_so(versions):
+    printed("promote", "desk/2")
+    versions.delete_model_version("desk.moves", "1")
+    assert printed("history", "desk")["missing"] == [1]
+    assert "warning: entries were deleted from the history: 1" in tuneline("history", "desk").stdout
+
+
 def test_the_gate_judges_a_second_version_on_the_champions_answers(versions):
     tags = versions.get_model_version("desk", "2").tags
     assert tags["tuneline.gate"] == "passed"
@@ -196,6 +221,19 @@ def test_hooks_hear_of_a_move_also_where_how_to_serve_it_cannot_be_told(versions
     assert (moved["kserve"]["runtime"], moved["kserve"]["manifest"]) == (None, None)
     assert "images.json: not a JSON object of image digests" in moved["kserve"]["why"][0]
     assert json.loads(webhook[0][0])["champion"] == "2"
+
+
+def test_hooks_that_do_not_end_or_are_not_there_are_told(versions, monkeypatch):
+    monkeypatch.setattr("tuneline_pipelines.hooks._SECONDS", 0.2)
+    monkeypatch.setenv("TUNELINE_MOVE_COMMAND", "sleep 30")
+    monkeypatch.setenv("TUNELINE_MOVE_WEBHOOK", f"http://127.0.0.1:{free_port()}/moved?token=hunter2")
+    moved = printed("promote", "desk/2")
+    assert moved["champion"] == "2"
+    command, called = moved["hooks"]
+    assert (command["ok"], command["told"]) == (False, "did not end in 0.2 seconds")
+    assert not called["ok"]
+    assert called["told"].endswith(": ConnectionError")
+    assert "hunter2" not in called["told"]
 
 
 def test_a_hook_that_fails_is_told_without_secrets_and_undoes_nothing(versions, webhook, monkeypatch):
