@@ -275,10 +275,11 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_read(folder):
 
 
 @pytest.mark.parametrize(("gone", "more", "told"), [
-    ("tokenizer_config.json", None, "tokenizer_config.json is missing"),
+    ("vocab.txt", None, "vocab.txt is missing"),
     (None, "merges.txt", "merges.txt is not in files.json"),
 ])  # fmt: skip
 def test_a_file_of_the_list_that_is_gone_and_one_that_is_not_on_it_are_refused(folder, gone, more, told):
+    (folder / "vocab.txt").write_text("word")
     manifest = write_manifest(folder)
     if gone:
         (folder / gone).unlink()
