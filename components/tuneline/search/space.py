@@ -153,11 +153,7 @@ def _ends(key: str, dimension: Range, tune: str | None) -> tuple[str, float, flo
 
 def own(space: Space, recipe: Recipe) -> dict[str, Any]:
     """The recipe's own values as a trial's parameters, where the space holds them."""
-    tree, values = recipe.model_dump(by_alias=True, mode="json"), dict[str, Any]()
-    for key in space:
-        section, _, name = key.partition(".")
-        values[key] = (_balance(tree) or AS_IN_RECIPE) if key == "balance" else tree[section][name]
-    return _parameters(space, values, recipe.train.tune)
+    return _parameters(space, _values(space, recipe), recipe.train.tune)
 
 
 def starts(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
@@ -172,14 +168,22 @@ def starts(space: Space, recipe: Recipe) -> list[dict[str, Any]]:
         return []
     base = train.learning_rate / (10 if train.tune in LARGER_RATES else 1)
     allowed = modes.values if isinstance(modes, Choices) else (train.tune,)
-    found = []
+    values, found = _values(space, recipe), []
     for tune in sorted(allowed, key=QUICKEST.index):
         changed = {TUNE: tune, RATE: 2 * base * (10 if tune in LARGER_RATES else 1), "train.epochs": int(epochs.high)}
         if isinstance(rates := space.get(RATE), Range):
             _, low, high = _ends(RATE, rates, tune)
             changed[RATE] = min(max(changed[RATE], low), high)
-        kept = own({key: dimension for key, dimension in space.items() if key not in changed}, recipe)
-        found.append(kept | _parameters({key: space[key] for key in changed if key in space}, changed, tune))
+        found.append(_parameters(space, values | changed, tune))
+    return found
+
+
+def _values(space: Space, recipe: Recipe) -> dict[str, Any]:
+    """The recipe's own value of each key of the space."""
+    tree, found = recipe.model_dump(by_alias=True, mode="json"), dict[str, Any]()
+    for key in space:
+        section, _, name = key.partition(".")
+        found[key] = (_balance(tree) or AS_IN_RECIPE) if key == "balance" else tree[section][name]
     return found
 
 
