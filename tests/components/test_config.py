@@ -248,29 +248,6 @@ def test_columns_and_dates_that_contradict_each_other_are_told(tmp_path, more, t
     assert message.startswith(told)
 
 
-@pytest.mark.parametrize(
-    ("space", "told"),
-    [
-        ("{model.max_length: {low: 16, high: 64}}", "model.max_length: a range given; give a list, because each value"),
-        ("{train.epochs: {low: 1}}", "train.epochs: a range holds low, high and perhaps log; low given"),
-        ("{train.epochs: {low: 1, high: 2, step: 1}}", "train.epochs: a range holds low, high and perhaps log; low, h"),
-        ("{train.epochs: {low: 2, high: 2}}", "train.epochs: low 2 and high 2 given; two numbers, the lower one first"),
-        ("{train.epochs: {low: a, high: 2}}", "train.epochs: low 'a' and high 2 given; two numbers, the lower one fi"),
-        ("{train.warmup_share: {low: 0, high: 0.2, log: true}}", "train.warmup_share: log True given; true or false,"),
-        ("{train.epochs: {low: 1, high: 2, log: 1}}", "train.epochs: log 1 given; true or false, and true only with l"),
-        ("{train.decision: [{abstain_below: 0.5}]}", "train.decision: {'abstain_below': 0.5} given; single values can"),
-        ("{train.epochs: [0]}", "train.epochs: 0 given; "),
-        ("{train.epochs: []}", "train.epochs: [] given; give a list of choices, or a range such as"),
-        ("{balance: [none, all]}", "balance: 'all' given; allowed: none, class_weights"),
-        ("{train.seed: [1, 2]}", "train.seed is not searched: finalists are repeated over seeds"),
-        ("{train.epoch: [1, 2]}", "train.epoch: unknown key; did you mean train.epochs?"),
-    ],
-)
-def test_a_space_that_cannot_be_searched_is_told_with_what_can(tmp_path, space, told):
-    message = refusal(tmp_path, f"data: {{train: a.csv}}\nsweep: {{space: {space}}}")
-    assert message.startswith(f"sweep.space: {told}")
-
-
 def test_labels_that_yaml_reads_as_numbers_are_texts_in_costs(tmp_path):
     recipe = load(tmp_path, "data: {train: a.csv}", "train.decision.costs={0: {1: 5}}")
     assert recipe.train.decision.costs == {"0": {"1": 5.0}}
