@@ -9,10 +9,11 @@ from rich.console import Console
 
 from tuneline.artifacts import write_json
 from tuneline.config import Recipe
+from tuneline.errors import InputError
 from tuneline.search import report
 from tuneline.search.data import folds, prepared
 from tuneline.search.engine import Engine
-from tuneline.search.imbalance import METRICS, Trained, compare, recommend, refuse_unheld, train_all
+from tuneline.search.imbalance import METRICS, MOST_CLASSES, Trained, compare, recommend, refuse_unheld, train_all
 from tuneline_pipelines.searching import counter, opened, searching
 from tuneline_pipelines.show import show_table
 from tuneline_pipelines.state import State
@@ -45,6 +46,11 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
         InputError: bad input.
     """
     recipe = asked.recipe
+    if asked.folds and recipe.data.group_column:
+        raise InputError(
+            f"--folds: {asked.folds} given with data.group_column={recipe.data.group_column}; folds would part the "
+            f"rows of a group; take --folds 0, the validation split, which does not"
+        )
     params = {"imbalance_seeds": asked.seeds, "imbalance_folds": asked.folds, "imbalance_metric": asked.metric}
     folder = state.home / "search" / "data"
     with searching(state, tell, "imbalance"):
@@ -61,7 +67,8 @@ def imbalance(asked: Asked, state: State, tell: Tell) -> dict[str, Any]:
                 "status": "succeeded", "run_id": engine.run.run_id, "metric": asked.metric, "seeds": asked.seeds,
                 "folds": asked.folds, "held_out_rows": len(found.labels), "rarest": rare,
                 "rows_of_rarest": {"train": found.counts[found.rare], "held_out": held_out},
-                "not_held_out": found.unheld, "treatments": rows, "recommended": choice, "sentence": sentence,
+                "not_held_out": found.unheld, "classes": len(found.names), "lost": found.lost, "treatments": rows,
+                "recommended": choice, "sentence": sentence,
             }  # fmt: skip
             _publish(engine, found, result)
             return result
@@ -100,12 +107,16 @@ def about(result: dict[str, Any]) -> str:
     """What the figures are of."""
     held = f"pooled over {result['folds']} folds" if result["folds"] else "of the validation split"
     rows, unheld = result["rows_of_rarest"], ", ".join(map(repr, result["not_held_out"]))
-    silent = f" No row of {unheld} is held out, so that nothing is told of it; --folds 5 would." if unheld else ""
-    return (
+    over = "over rows and seeds" if result["seeds"] > 1 else "over rows; what another seed gives is not in them"
+    more = [f"No row of {unheld} is held out, so that nothing is told of it; --folds 5 would."] if unheld else []
+    if result["classes"] > MOST_CLASSES:
+        more.append(f"Thresholds are not tried with more than {MOST_CLASSES} classes.")
+    more += [f"Left out: {name}: {why}." for name, why in result["lost"].items()]
+    return " ".join([
         f"Means over {result['seeds']} seeds on {result['held_out_rows']} rows {held}, of which {rows['held_out']} are "
-        f"{result['rarest']!r} ({rows['train']} in training); 95% intervals over rows and seeds; the recommendation's "
-        f"are for all comparisons at once. The test split was not looked at.{silent}"
-    )
+        f"{result['rarest']!r} ({rows['train']} in training); 95% intervals {over}; the recommendation's are for all "
+        f"comparisons at once. The test split was not looked at.", *more,
+    ])  # fmt: skip
 
 
 def show(console: Console, result: dict[str, Any]) -> None:

@@ -199,11 +199,11 @@ def test_a_file_of_two_test_splits_is_refused(tmp_path: Path):
 
 
 def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path):
-    path = results(tmp_path / "r.jsonl", keep=lambda job: job.scenario == "sms_spam" and job.mode in (LINEAR, HEAD))
+    path = results(tmp_path / "r.jsonl", keep=lambda job: job.scenario == "clinc150" and job.mode in (LINEAR, HEAD))
     written = page.write(path, tmp_path / "out")
     assert [file.name for file in written] == ["RESULTS.md", "partial-tuning.svg"]
     assert all(file.stat().st_size > 1000 for file in written)
-    assert "## Spam: SMS Spam" in written[0].read_text()
+    assert "## Intent: CLINC150" in written[0].read_text()
     assert "## Sentiment" not in written[0].read_text()
 
 

@@ -1,7 +1,9 @@
 """tuneline imbalance: what can be done about unequal classes, each way trained with the same seeds and compared.
 
 Predictions are of the validation split, or pooled over folds of training and validation rows, so that a rare class has
-more rows to be judged by. Thresholds are fitted on other rows than those whose answers they decide.
+more rows to be judged by. Thresholds are fitted on other rows than those whose answers they decide. A treatment one of
+whose trainings is killed or diverges is left out, and the others go on; plain training, which all are compared with, is
+needed.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from tuneline.artifacts import PreparedData, read_split
 from tuneline.calibration import decide, fit_thresholds
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError, InputError
 from tuneline.search.data import spread
 from tuneline.search.engine import Engine
-from tuneline.search.job import Result
+from tuneline.search.job import Result, TrialLost
 from tuneline.search.paired import Interval, of_answers, of_ranking
+from tuneline.search.report import signed
 from tuneline.statistics import share
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Trained:
         rare: of the classes that have a held-out row, the one with the fewest training rows.
         counts: training rows of each class.
         unheld: names of the classes that have no held-out row.
+        lost: why a treatment was left out, by its name.
     """
 
     labels: np.ndarray
@@ -55,6 +59,7 @@ class Trained:
     rare: int
     counts: list[int] = field(default_factory=list)
     unheld: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def refuse_unheld(data: Sequence[Path], metric: str) -> None:
@@ -99,40 +104,52 @@ def train_all(
         seeds: how many, from the recipe's own on.
         engine: trains them.
         told: hears how many trainings are done, and of how many.
+
+    Raises:
+        InputError: bad input.
+        TrialLost: plain training was lost, or every treatment.
     """
     import numpy as np
 
     first = recipe.train.seed
     jobs = [(fold, seed, name) for fold in range(len(data)) for seed in range(first, first + seeds) for name in BALANCE]
-    results: dict[tuple[int, int, str], Result] = {}
+    results, done, lost = dict[tuple[int, int, str], Result](), list[str](), dict[str, str]()
 
     def one(job: tuple[int, int, str]) -> None:
         fold, seed, name = job
         overrides = {"balance": name, "train.seed": seed}
         of = f" fold {fold + 1}" if len(data) > 1 else ""
-        results[job] = engine.trial(
-            recipe, overrides, data[fold], f"{name} seed {seed}{of}", tags={"tuneline.treatment": name}
-        )
-        told(len(results), len(jobs))
+        try:
+            if name not in lost:
+                results[job] = engine.trial(
+                    recipe, overrides, data[fold], f"{name} seed {seed}{of}", tags={"tuneline.treatment": name}
+                )
+        except (TrialLost, DivergedError) as error:
+            lost[name] = str(error)
+            if name == PLAIN or len(lost) == len(BALANCE) - 1:
+                raise
+        done.append(name)
+        told(len(done), len(jobs))
 
     engine.each(one, jobs)
     stored = {job: np.load(result.answers) for job, result in results.items()}
+    kept = [name for name in BALANCE if name not in lost]
     probabilities = {
         name: np.stack([
             np.concatenate([stored[fold, seed, name]["probabilities"] for fold in range(len(data))])
             for seed in range(first, first + seeds)
         ])
-        for name in BALANCE
+        for name in kept
     }  # fmt: skip
     labels = [stored[fold, first, PLAIN]["labels"] for fold in range(len(data))]
     seconds = {name: float(np.mean([result.train_seconds for job, result in results.items() if job[2] == name]))
-               for name in BALANCE}  # fmt: skip
+               for name in kept}  # fmt: skip
     manifest = PreparedData.load(data[0])
     counts, held = manifest.class_counts["train"], _held_out(data)
     rare = next(index for index in _by_rows(counts) if held[index])
     unheld = [name for name, rows in zip(manifest.labels, held, strict=True) if not rows]
     together = np.concatenate(labels)
-    return Trained(together, _parts(data, labels), probabilities, seconds, manifest.labels, rare, counts, unheld)
+    return Trained(together, _parts(data, labels), probabilities, seconds, manifest.labels, rare, counts, unheld, lost)
 
 
 def _parts(data: Sequence[Path], labels: list[np.ndarray]) -> np.ndarray:
@@ -180,6 +197,10 @@ def compare(found: Trained) -> list[dict[str, Any]]:
                 "treatment": name, **{metric: values.interval(at) for metric, values in measured.items()},
                 "recall": recalls[found.names[found.rare]],
                 "per_class_recall": recalls,
+                "per_class_difference": {
+                    label: scores[f"recall_{index}"].difference(at, 0, len(names) - 1)
+                    for index, label in enumerate(found.names)
+                },
                 "difference": {metric: values.difference(at, 0, len(names) - 1) for metric, values in measured.items()},
                 "seconds": found.seconds[PLAIN if name == THRESHOLDS else name],
                 "set": "" if name == THRESHOLDS else " ".join(f"{key}={value}" for key, value in BALANCE[name].items()
@@ -212,28 +233,28 @@ def recommend(rows: list[dict[str, Any]], metric: str, rare: str) -> tuple[str, 
         near = others[0]
         return PLAIN, (
             f"Nothing beats plain cross-entropy in {named} beyond chance; the nearest is {near['treatment']}, "
-            f"{_signed(near['difference'][metric])}: keep it plain."
+            f"{signed(near['difference'][metric])}: keep it plain."
         )
     best = better[0]
     how = f"set {best['set']}" if best["set"] else "fit thresholds on the validation split"
     cost = _cost(best, rows[0], metric, rare)
     return best["treatment"], (
-        f"{best['treatment']} beats plain cross-entropy in {named}, {_signed(best['difference'][metric])}: {how}.{cost}"
+        f"{best['treatment']} beats plain cross-entropy in {named}, {signed(best['difference'][metric])}: {how}.{cost}"
     )
-
-
-def _signed(difference: Interval) -> str:
-    value, low, high = difference
-    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def _cost(best: dict[str, Any], plain: dict[str, Any], metric: str, rare: str) -> str:
     """What the recommended treatment loses elsewhere, where that is beyond chance."""
     lost = [
-        f"{METRICS[name]}{'' if name == 'macro_f1' else f' of {rare!r}'} {_signed(best['difference'][name])}"
+        f"{METRICS[name]}{'' if name == 'macro_f1' else f' of {rare!r}'} {signed(best['difference'][name])}"
         for name in METRICS
         if name != metric and best["difference"][name][2] < 0
     ]
+    others = {label: by for label, by in best["per_class_difference"].items() if label != rare and by[2] < 0}
+    if others:
+        worst = min(others, key=lambda label: others[label][0])
+        more = f", and that of {len(others) - 1} more" if len(others) > 1 else ""
+        lost.append(f"recall of {worst!r} {signed(others[worst])}{more}")
     slower = best["seconds"] / max(plain["seconds"], 1e-9)
     if slower > 1.2:
         lost.append(f"{slower:.1f} times the seconds")

@@ -1,13 +1,16 @@
 """Several models on the same rows, each trained with several seeds: means over seeds, and what chance makes of them.
 
-Rows and seeds are both drawn again, the same for all models (a paired bootstrap of two levels), so that an interval of
-a difference tells of this data set and of trainings like these.
+Rows are drawn again, the same for all models and seeds (a paired bootstrap), and what seeds make of a mean is Student's
+t interval of theirs: a bootstrap of three seeds, which are never further apart than they were, would be too narrow. The
+two are independent, so that their arms add as squares do. One seed tells nothing of others: an interval of rows alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import TYPE_CHECKING
 
 from tuneline.statistics import ALPHA, Counts
@@ -23,31 +26,54 @@ Interval = tuple[float, ...]
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A statistic of each model: its value, and its values on the resamples.
+    """A share, such as accuracy, of each model: its value, and its values on the resamples.
 
     Attributes:
-        value: [models].
-        drawn: [models, resamples].
+        value: [models], means over seeds.
+        by_seed: [models, seeds].
+        drawn: [models, resamples] of rows, means over seeds.
     """
 
     value: np.ndarray
+    by_seed: np.ndarray
     drawn: np.ndarray
 
     def interval(self, model: int) -> Interval:
         """Value and 95% interval of a model."""
-        return _interval(float(self.value[model]), self.drawn[model], ALPHA)
+        value, low, high = _interval(self.by_seed[model], self.drawn[model], ALPHA)
+        return value, max(low, 0.0), min(high, 1.0)
 
     def difference(self, model: int, other: int, looks: int = 1) -> Interval:
         """The first minus the second, with an interval for so many looks at once (Bonferroni)."""
-        drawn = self.drawn[model] - self.drawn[other]
-        return _interval(float(self.value[model] - self.value[other]), drawn, ALPHA / looks)
+        by_seed, drawn = (values[model] - values[other] for values in (self.by_seed, self.drawn))
+        value, low, high = _interval(by_seed, drawn, ALPHA / looks)
+        return value, max(low, -1.0), min(high, 1.0)
 
 
-def _interval(value: float, drawn: np.ndarray, alpha: float) -> Interval:
+def _interval(by_seed: np.ndarray, drawn: np.ndarray, alpha: float) -> Interval:
     import numpy as np
 
+    value, of_seeds = float(by_seed.mean()), seeds_arm(by_seed.tolist(), alpha)
     low, high = np.quantile(drawn, [alpha, 1 - alpha]).tolist()
-    return value, min(low, value), max(high, value)
+    return (
+        value,
+        value - math.hypot(max(value - low, 0.0), of_seeds),
+        value + math.hypot(max(high - value, 0.0), of_seeds),
+    )
+
+
+def seeds_arm(values: Sequence[float], alpha: float = ALPHA) -> float:
+    """Half of Student's t interval of the mean of a score over seeds; 0 of one seed, of which nothing is known.
+
+    Args:
+        values: by seed.
+        alpha: what the interval leaves out at either end.
+    """
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        return 0.0
+    return float(stdtrit(len(values) - 1, 1 - alpha)) * stdev(values) / math.sqrt(len(values))
 
 
 def _weights(sizes: np.ndarray, seed: int) -> Iterator[np.ndarray]:
@@ -63,15 +89,9 @@ def _weights(sizes: np.ndarray, seed: int) -> Iterator[np.ndarray]:
         left, first = left - take, False
 
 
-def _over_seeds(values: np.ndarray, seed: int) -> Resampled:
-    """Means over seeds of [models, seeds, 1 + resamples], where each resample draws its own seeds."""
-    import numpy as np
-
-    _, seeds, count = values.shape
-    drawn = np.random.default_rng(seed + 1).integers(0, seeds, size=(count - 1, seeds))
-    at = np.arange(1, count)[:, None]
-    means = values[:, drawn, at].mean(2)
-    return Resampled(values[:, :, 0].mean(1), means)
+def _resampled(values: np.ndarray) -> Resampled:
+    """Of [models, seeds, 1 + resamples], where the first is of the rows as they were found."""
+    return Resampled(values[:, :, 0].mean(1), values[:, :, 0], values[:, :, 1:].mean(1))
 
 
 def of_answers(labels: np.ndarray, answers: np.ndarray, classes: int, seed: int = 0) -> dict[str, Resampled]:
@@ -102,7 +122,7 @@ def of_answers(labels: np.ndarray, answers: np.ndarray, classes: int, seed: int 
                 found[2:, model, which, at:to] = recall.T
         at = to
     names = ["accuracy", "macro_f1", *(f"recall_{index}" for index in range(classes))]
-    return {name: _over_seeds(values, seed) for name, values in zip(names, found, strict=True)}
+    return {name: _resampled(values) for name, values in zip(names, found, strict=True)}
 
 
 def of_ranking(positive: np.ndarray, scores: np.ndarray, seed: int = 0) -> Resampled:
@@ -127,7 +147,7 @@ def of_ranking(positive: np.ndarray, scores: np.ndarray, seed: int = 0) -> Resam
                 ranked = scores[model, which][order]
                 found[model, which, at:to] = _average_precision(weights[:, order], ranked, positive[order])
         at = to
-    return _over_seeds(found, seed)
+    return _resampled(found)
 
 
 def _average_precision(taken: np.ndarray, ranked: np.ndarray, hit: np.ndarray) -> np.ndarray:

@@ -58,12 +58,13 @@ is the tutorial that this project grew from, whose [recipe](#the-articles-recipe
 
 Made by `{COMMAND}` on {machines}, two trainings at a time with a core each.
 {_lacking(found)}
-Accuracy and macro F1 are means over seeds; their 95% intervals draw test texts and seeds again (a paired bootstrap of
-two levels), so that a difference is one on the same texts. Seconds are those of one core (processor time, the median
-over seeds) for all that a training does: loading, what frozen layers give, steps, and validation after each epoch. MB
-is the most memory that the training's process had. The command below a table gives the row's first seed (the next
-ones have `train.seed=1` and `train.seed=2`), with `TUNELINE_DATA` naming the folder of data sets; that of the linear
-baseline is the run that shows it beside its model.
+Accuracy and macro F1 are means over seeds; their 95% intervals draw test texts again (a paired bootstrap, so that a
+difference is one on the same texts) and know how far seeds differ (Student's t, which of three is wide). Each
+difference is judged by itself: of twenty that are none, one may seem to be beyond chance. Seconds are those of one core
+(processor time, the median over seeds) for all that a training does: loading, what frozen layers give, steps, and
+validation after each epoch. MB is the most memory that the training's process had. The command below a table gives the
+row's first seed (the next ones have `train.seed=1` and `train.seed=2`), with `TUNELINE_DATA` naming the folder of data
+sets; that of the linear baseline is the run that shows it beside its model.
 
 {_summary(found)}"""
 

@@ -117,7 +117,7 @@ def labels(found: Found, path: Path) -> Path:
 
     tasks = found.curves()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * len(tasks), 3.2), layout="constrained")
+        figure = Figure(figsize=(3.6 * len(tasks), 3.2), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
             rows = [row for row in found.few if row.scenario == name]
             ends = {mode: 100 * fmean(values.values()) for mode in FEW_MODES if (values := rows[-1].accuracy.get(mode))}

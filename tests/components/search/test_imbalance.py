@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tuneline.artifacts import read_split
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
 from tuneline.evaluate.metrics import score
 from tuneline.recipe import validate
 from tuneline.search.data import folds
+from tuneline.search.engine import Engine
 from tuneline.search.imbalance import PLAIN, THRESHOLDS, Trained, answers_of, compare, recommend, train_all
-from tuneline.search.paired import of_answers, of_ranking
+from tuneline.search.job import Result, TrialLost
+from tuneline.search.paired import _resampled, of_answers, of_ranking
 
 pytestmark = pytest.mark.medium
 
@@ -65,6 +70,30 @@ def test_rows_of_one_score_stand_or_fall_together_whatever_their_order():
         assert mine.drawn[0].mean() == pytest.approx(mine.value[0], abs=0.05)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_an_interval_over_few_seeds_holds_the_truth_about_as_often_as_it_says(seeds):
+    """Seeds that differ by far more than rows do: a bootstrap of three of them would hold it in 75%."""
+    draw, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        at = 0.5 + 0.02 * draw.normal(size=(1, seeds, 1)) + 0.001 * draw.normal(size=(1, seeds, 1001))
+        _, low, high = _resampled(at).interval(0)
+        held += low <= 0.5 <= high
+    assert 0.9 * 200 <= held < 200
+
+
+def test_one_seed_has_an_interval_of_rows_alone():
+    values = 0.9 + 0.01 * np.random.default_rng(0).normal(size=(1, 1, 2001))
+    values[0, 0, 0] = 0.9
+    assert _resampled(values).interval(0)[1:] == pytest.approx(np.quantile(values[0, 0, 1:], [0.025, 0.975]))
+
+
+def test_an_interval_of_a_share_ends_where_shares_do():
+    values = np.concatenate([np.full((1, 1, 1001), 0.99), np.full((1, 1, 1001), 0.90)], 1)
+    _, low, high = _resampled(values).interval(0)
+    assert 0 <= low < 0.9
+    assert high == 1
+
+
 def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says():
     held = 0
     for seed in range(20):
@@ -100,6 +129,51 @@ def test_thresholds_help_where_only_the_cut_is_wrong_and_cost_is_told():
     assert "fit thresholds on the validation split" in told
     (mine,) = [row for row in rows if row["treatment"] == THRESHOLDS]
     assert mine["difference"]["average_precision"] == (0.0, 0.0, 0.0)
+
+
+def test_what_another_class_loses_is_told_as_a_cost():
+    """Thresholds that find more spam: some ham is lost by it, of which neither macro F1 nor spam's figures tell."""
+    rows = compare(world({}, seeds=1, shift=-1.0))
+    (mine,) = [row for row in rows if row["treatment"] == THRESHOLDS]
+    assert mine["per_class_difference"]["ham"][2] < 0
+    _, told = recommend(rows, "macro_f1", "spam")
+    assert "It costs recall of 'ham' -0." in told
+
+
+class Losing:
+    """An engine some of whose trainings are lost; others answer at once."""
+
+    def __init__(self, engine: Engine, lost: set[str], folder: Path) -> None:
+        self.engine, self.lost, self.folder = engine, lost, folder
+        self.asked: list[str] = []
+
+    def each(self, work, items) -> None:
+        self.engine.each(work, items)
+
+    def trial(self, recipe, overrides, data, name, tags) -> Result:
+        self.asked.append(overrides["balance"])
+        if overrides["balance"] in self.lost:
+            raise TrialLost("out of memory")
+        answers = self.folder / f"{name}.npz"
+        labels = read_split(data, "validation").column("label").to_numpy()
+        np.savez(answers, probabilities=np.eye(2)[labels], labels=labels)
+        return Result(overrides, 0, 1.0, {}, 0.0, len(labels), 1.0, str(answers), "")
+
+
+def test_a_treatment_that_is_lost_is_left_out_and_the_others_are_compared(engine, recipe, data, tmp_path):
+    losing = Losing(engine, {"focal"}, tmp_path)
+    heard: list[tuple[int, int]] = []
+    found = train_all(recipe, [data], 2, losing, lambda *at: heard.append(at))
+    assert found.lost == {"focal": "out of memory"}
+    assert losing.asked.count("focal") == 1  # with the next seed it would be lost again
+    assert heard[-1] == (10, 10)
+    assert {row["treatment"] for row in compare(found)} == {*BALANCE, THRESHOLDS} - {"focal"}
+
+
+@pytest.mark.parametrize("lost", [{"none"}, set(BALANCE) - {"none"}])
+def test_without_plain_training_or_with_it_alone_there_is_nothing_to_compare(engine, recipe, data, tmp_path, lost):
+    with pytest.raises(TrialLost, match="out of memory"):
+        train_all(recipe, [data], 1, Losing(engine, lost, tmp_path), lambda *_: None)
 
 
 def test_a_row_s_own_label_has_no_part_in_its_threshold():
