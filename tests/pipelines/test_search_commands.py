@@ -95,7 +95,8 @@ def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_check
 
     other = tmp_path / "other"
     shutil.copytree(tiny_checkpoint, other)
-    done = ask("choose", "--models", f"{tiny_checkpoint},{other}", "--json")
+    priced = ["--usd-per-hour", "3.6", "--budget", "1h"]
+    done = ask("choose", "--models", f"{tiny_checkpoint},{other}", *priced, "--json")
     assert done.exit_code == 0, done.stderr
     (line,) = done.stdout.splitlines()
     result = json.loads(line)
@@ -104,6 +105,11 @@ def test_choose_ranks_checkpoints_beside_the_baseline(ask, own_store, tiny_check
         "TF-IDF, logistic regression"
     ]
     assert result["sentence"].startswith("Take ")
+    assert (result["budget"], result["ended"], result["lost"]) == ("1h", None, {})
+    for row in result["candidates"]:
+        assert row["usd_to_train"] == pytest.approx(row["seconds"] / 1000)
+        assert row["usd_a_million_texts"] == pytest.approx(row["latency_ms"])
+    assert "usd a million texts" in Path(result["page"]).read_text(encoding="utf-8")
     assert artifacts(result["run_id"]) == {"choose.png", "choose.html", "choose.json", "configuration"}
     assert list(own_store.rglob("test.arrow")) == []
 
@@ -127,6 +133,9 @@ def test_a_typo_leaves_no_failed_run_behind(ask, tiny_checkpoint, command, typo)
         (["imbalance", "--folds", "1"], "--folds: 1 given; take 2 or more, or 0 for the validation split"),
         (["choose", "--models", "one"], "--models: 'one' given; name two checkpoints or more"),
         (["choose", "--models", "a,b", "--metric", "f2"], "--metric: 'f2' given; must be accuracy or macro_f1"),
+        (["choose", "--models", "a,b", "--budget", "much"], "--budget: 'much' given; write a number above 0"),
+        (["choose", "--models", "a,b", "--budget", "5usd"], "--budget: dollars need the machine's price"),
+        (["imbalance", "--folds", "2", "data.group_column=author"], "--folds: 2 given with data.group_column=author"),
         (["choose", "--models", "./none,./nowhere"], "model.name: ./none: no checkpoint there"),
     ],
 )

@@ -2,7 +2,8 @@
 
 All checkpoints are embedded once, frozen. LogME ranks them, and of more than four the better half and one more go on.
 These are fine-tuned on a small share of the training rows, the better half of them on four times as many, and so on to
-the last share. Beside them stand each checkpoint's frozen embeddings under a logistic head, and the linear baseline.
+the last share, or the budget's end. Beside them stand each checkpoint's frozen embeddings under a logistic head, and
+the linear baseline. A checkpoint whose process is killed, or whose training diverges, is left out; the others go on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import PreparedData, address, read_split, write_json
-from tuneline.comparison import compare
 from tuneline.config import Recipe
-from tuneline.evaluate.baseline import baseline_proba, texts_of
+from tuneline.errors import DivergedError, InputError
+from tuneline.evaluate.baseline import fitted, proba, texts_of
 from tuneline.evaluate.metrics import measure
+from tuneline.evaluate.speed import latency
+from tuneline.search.budget import Budget
 from tuneline.search.data import share
 from tuneline.search.embed_job import Asked, Facts, known_facts
 from tuneline.search.engine import Engine, configured
+from tuneline.search.job import OutOfTime, TrialLost
 from tuneline.search.transfer import head_proba, logme
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class Candidate:
         metrics: of the validation split, with intervals.
         answers: [rows of validation].
         seconds: of training it, the last round's.
-        latency_ms: of the network for one text; None for the baseline.
+        latency_ms: for one text: of the network alone, or of all that the baseline does.
         size_mb: of its weights in fp32.
         score: LogME of its frozen embeddings.
         round: the last round that it came to, from 1.
@@ -82,9 +86,12 @@ class Choosing:
         engine: trains.
         root: where shares of the data are kept.
         metric: what decides: accuracy or macro_f1.
-        last: the last round's share of the training rows.
         told: hears of each thing done.
-        seconds: spent on each kind of work.
+        last: the last round's share of the training rows.
+        budget: what may be spent on embedding and fine-tuning; None for all that it takes.
+        seconds: spent on each kind of work by this command.
+        lost: why a checkpoint was left out, by its name.
+        ended: how far the budget came, where it ended the rounds; else "".
     """
 
     recipe: Recipe
@@ -95,12 +102,27 @@ class Choosing:
     metric: str
     told: Callable[[str], None]
     last: float = LAST
+    budget: Budget | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    ended: str = ""
+
+    def __post_init__(self) -> None:
+        seconds = self.budget.seconds if self.budget else None
+        self._deadline = time.monotonic() + (float("inf") if seconds is None else seconds)
+        self._trainings, self._out_of_time = 0, False
 
     def run(self) -> list[Candidate]:
-        """All candidates: the fine-tuned ones in their order, the frozen ones, the baseline."""
-        frozen = {name: self._frozen(name) for name in self.models}
-        by_score = sorted(self.models, key=lambda name: -(frozen[name].score or 0.0))
+        """All candidates: the fine-tuned ones in their order, the frozen ones, the baseline.
+
+        Raises:
+            InputError: bad input, or a budget that did not last for a first round.
+            TrialLost: no checkpoint could be trained.
+        """
+        frozen = {name: found for name in self.models if (found := self._unless_lost(name, self._frozen, name))}
+        if self._out_of_time:
+            raise self._too_little()
+        by_score = sorted(frozen, key=lambda name: -(frozen[name].score or 0.0))
         kept = by_score if len(by_score) <= MOST_UNRANKED else by_score[: math.ceil(len(by_score) / 2) + 1]
         tuned = self._halve(kept)
         for candidate in tuned:
@@ -127,15 +149,55 @@ class Choosing:
 
     def _halve(self, kept: Sequence[str]) -> list[Candidate]:
         found: dict[str, Candidate] = {}
-        left = list(kept)
-        for number, part in enumerate(self.shares(len(kept)), start=1):
-            jobs = [(name, number, part) for name in left]
-            results: dict[str, Candidate] = {}
-            self.engine.each(lambda job, into=results: into.update({job[0]: self._tune(*job)}), jobs)
+        left, shares = list(kept), self.shares(len(kept))
+        for number, part in enumerate(shares, start=1):
+            results = self._round(left, number, part)
+            if results is None:  # those that came further would stand above the others by chance
+                self.ended = f"The budget of {self._budget} lasted for {number - 1} of {len(shares)} rounds"
+                break
             found |= results
-            ranked = sorted(left, key=lambda name: self._order(found[name]))
+            ranked = sorted(results, key=lambda name: self._order(found[name]))
             left = ranked[: max(2, math.ceil(len(ranked) / 2))]
+        if not found:
+            if self.ended:
+                raise self._too_little()
+            raise TrialLost("; ".join(f"{name}: {why}" for name, why in self.lost.items()))
         return sorted(found.values(), key=self._order)
+
+    def _round(self, left: Sequence[str], number: int, part: float) -> dict[str, Candidate] | None:
+        """Each of them on this share of the rows, without those that were lost; None where the budget ended first."""
+        self._trainings += len(left)
+        if self.budget and self.budget.trials is not None and self._trainings > self.budget.trials:
+            return None
+        results: dict[str, Candidate] = {}
+
+        def one(name: str) -> None:
+            if found := self._unless_lost(name, self._tune, name, number, part):
+                results[name] = found
+
+        self.engine.each(one, left)
+        return None if self._out_of_time else results
+
+    def _unless_lost(self, name: str, work: Callable[..., Candidate], *given: Any) -> Candidate | None:
+        """What the work gives; None where its process was lost, its training diverged or the budget's time came."""
+        try:
+            return work(*given)
+        except OutOfTime:
+            self._out_of_time = True
+        except (TrialLost, DivergedError) as error:
+            self.lost[name] = str(error)
+            self.told(f"{name}: left out: {error}")
+        return None
+
+    def _too_little(self) -> InputError:
+        return InputError(
+            f"--budget: {self._budget} do not last until each checkpoint is fine-tuned once; a larger one goes on from "
+            f"there"
+        )
+
+    @property
+    def _budget(self) -> str:
+        return self.budget.text if self.budget else ""
 
     def _tune(self, name: str, number: int, part: float) -> Candidate:
         import numpy as np
@@ -143,9 +205,9 @@ class Choosing:
         data = share(self.data[name], part, self.root)
         result = self.engine.trial(
             self.recipe, {"model.name": name}, data, f"{name} on {part:.3g}",
-            tags={"tuneline.round": number, "tuneline.share": f"{part:.4f}"},
+            tags={"tuneline.round": number, "tuneline.share": f"{part:.4f}"}, deadline=self._deadline,
         )  # fmt: skip
-        self._spend("fine-tuning", result.seconds)
+        self._spend("fine-tuning", 0.0 if result.reused else result.seconds)
         stored = np.load(result.answers)
         self.told(f"{name}: {self.metric} {result.value(self.metric)[0]:.4f}, fine-tuned on {result.rows} rows")
         return Candidate(name, TUNED, result.rows, result.metrics, stored["probabilities"].argmax(1), result.seconds,
@@ -160,10 +222,11 @@ class Choosing:
             started = time.monotonic()
             score = logme(stored["train"], stored["train_labels"], classes)
             chances = head_proba(stored["train"], stored["train_labels"], stored["validation"], classes)
-            seconds = facts.seconds + time.monotonic() - started
+            on_top = time.monotonic() - started
+            self._spend("embedding", on_top)
+            seconds = facts.seconds + on_top
             metrics = {key: tuple(ends) for key, ends in measure(stored["validation_labels"], chances).items()}
             child.note({"train_logme": score}, metrics, seconds, 0.0)
-        self._spend("embedding", seconds)
         self.told(f"{name}: LogME {score:.4f}, {self.metric} {metrics[self.metric][0]:.4f} frozen")
         return Candidate(name, FROZEN, len(stored["train_labels"]), metrics, chances.argmax(1), seconds,
                          facts.latency_ms, 4 * facts.parameters / 1e6, score)  # fmt: skip
@@ -175,26 +238,26 @@ class Choosing:
         if not (place.is_file() and facts.is_file()):
             log = str(self.engine.folder / "logs" / f"{known}.log")
             asked = Asked(str(self.data[name]), name, EMBEDDED, str(place), log, self.engine.threads)
-            _, found = self.engine.call("tuneline.search.embed", asked, log=log)
+            _, found = self.engine.call("tuneline.search.embed", asked, deadline=self._deadline, log=log)
+            self._spend("embedding", found.seconds)
             write_json(facts, asdict(found))
         return known_facts(facts), place
 
     def _linear(self) -> Candidate:
         """Trained on the rows of the last round."""
-        import numpy as np
-
         data = share(self.data[self.models[0]], self.last, self.root)
         train, held, classes = read_split(data, "train"), read_split(data, "validation"), PreparedData.load(data).labels
-        labels, started = held.column("label").to_numpy(), time.monotonic()
+        texts, started = texts_of(held), time.monotonic()
         with self.engine.run.child(LINEAR, {"model.name": LINEAR}, {"tuneline.baseline": "true"}) as child:
-            chances = baseline_proba(
-                texts_of(train), train.column("label").to_pylist(), texts_of(held), len(classes)
-            )  # fmt: skip
-            metrics = {key: tuple(ends) for key, ends in measure(labels, chances).items()}
+            model = fitted(texts_of(train), train.column("label").to_pylist())
+            chances = proba(model, texts, len(classes))
+            metrics = {key: tuple(ends) for key, ends in measure(held.column("label").to_numpy(), chances).items()}
             seconds = time.monotonic() - started
             child.note({}, metrics, seconds, 0.0)
         self._spend("baseline", seconds)
-        return Candidate(LINEAR, BAG, len(train), metrics, np.asarray(chances.argmax(1)), seconds)
+        one = latency(lambda asked: proba(model, asked, len(classes)), texts, None)["latency_p50_ms"]
+        size = 4 * model[-1].coef_.size / 1e6
+        return Candidate(LINEAR, BAG, len(train), metrics, chances.argmax(1), seconds, one, size)
 
     def _spend(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
@@ -202,47 +265,3 @@ class Choosing:
     def labels(self) -> np.ndarray:
         """Of the validation rows."""
         return read_split(self.data[self.models[0]], "validation").column("label").to_numpy()
-
-
-def recommend(candidates: list[Candidate], labels: np.ndarray, classes: int, metric: str) -> tuple[Candidate, str]:
-    """The cheapest candidate that the best fine-tuned one does not beat beyond chance, and a sentence that says so.
-
-    Args:
-        candidates: of Choosing.run; the first is the best fine-tuned one.
-        labels: of the validation rows.
-        classes: how many there are.
-        metric: accuracy or macro_f1.
-    """
-    best = candidates[0]
-    last = [one for one in candidates[1:] if one.how != TUNED or one.round == best.round]
-    alike = [one for one in last if not compare(labels, best.answers, one.answers, classes).better(metric)]
-    figure = f"validation {metric.replace('_', ' ')} {best.metrics[metric][0]:.4f}"
-    rows = f"on {len(labels)} validation rows"
-    linear = next((one for one in alike if one.how == BAG), None)
-    if linear:
-        return linear, (
-            f"Take the linear baseline, or more labels: {best.model}, fine-tuned on {best.rows} rows ({figure}), does "
-            f"not beat it ({linear.metrics[metric][0]:.4f}) beyond chance {rows}."
-        )
-    frozen = min((one for one in alike if one.how == FROZEN), key=lambda one: one.latency_ms or 0.0, default=None)
-    if frozen:
-        return frozen, (
-            f"Take {frozen.model} frozen under a logistic head ({frozen.metrics[metric][0]:.4f}, {frozen.rows} rows): "
-            f"{best.model} fine-tuned ({figure}) does not beat it beyond chance {rows}."
-        )
-    quicker = [one for one in alike if one.how == TUNED and (one.latency_ms or 0) < 0.9 * (best.latency_ms or 0)]
-    if quicker:
-        one = min(quicker, key=lambda one: one.latency_ms or 0.0)
-        times = (best.latency_ms or 0) / max(one.latency_ms or 0, 1e-9)
-        return one, (
-            f"Take {one.model}: {best.model} ({figure}) does not beat it ({one.metrics[metric][0]:.4f}) beyond chance "
-            f"{rows}, and it answers {times:.1f} times as quickly."
-        )
-    rival = next((one for one in last if one.how == TUNED), None)
-    if rival is None:
-        return best, f"Take {best.model}: {figure}, beyond chance better than the linear baseline {rows}."
-    over = "not beyond chance" if rival in alike else "beyond chance"
-    return best, (
-        f"Take {best.model}: {figure}; {rival.model} comes to {rival.metrics[metric][0]:.4f} ({over} worse {rows}), "
-        f"the linear baseline to {candidates[-1].metrics[metric][0]:.4f}."
-    )

@@ -62,6 +62,18 @@ def interval(value: float, low: float, high: float, digits: int = 4) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def signed(difference: Sequence[float]) -> str:
+    """A difference with its interval."""
+    value, low, high = difference
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def labels_of(names: Sequence[str]) -> dict[str, str]:
+    """The last part of each path, or all of it where two end alike."""
+    short = [Path(name).name for name in names]
+    return {name: part if short.count(part) == 1 else name for name, part in zip(names, short, strict=True)}
+
+
 def front(points: Sequence[tuple[float, float]], minimal: bool = False) -> list[int]:
     """Which points (seconds, score) no other one beats in both, the quickest first."""
     sign = 1 if minimal else -1
@@ -116,9 +128,50 @@ def draw_intervals(
             at.plot([value], [place], "o", color=COLOURS[0])
         at.set_title(title, fontsize=10)
         at.grid(axis="x", alpha=0.3)
-    axes[0][0].set_yticks(places, [name.replace("$", r"\\$") for name in names])
+    axes[0][0].set_yticks(places, [plain(name) for name in names])
     axes[0][0].invert_yaxis()
     finish(figure, path)
+
+
+def draw_tradeoffs(
+    path: Path, names: Sequence[str], kinds: Sequence[str], quality: Sequence[tuple[float, ...]],
+    costs: Mapping[str, Sequence[float | None]], title: str,
+) -> None:  # fmt: skip
+    """A PNG: quality with its interval over each cost, a panel a cost, and a list of what their numbers stand for.
+
+    Args:
+        path: where to.
+        names: of the points.
+        kinds: what each is coloured by.
+        quality: value, low and high of each.
+        costs: of each, None where it has none, by what the axis says.
+        title: of the quality.
+    """
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+
+    plt.switch_backend("Agg")
+    height = max(4.0, 0.24 * len(names) + 1)
+    figure, axes = plt.subplots(1, len(costs), figsize=(3.4 * len(costs) + 4, height), sharey=True, squeeze=False,
+                                layout="constrained")  # fmt: skip
+    colours = dict(zip(dict.fromkeys(kinds), COLOURS, strict=False))
+    for at, (name, values) in zip(axes[0], costs.items(), strict=True):
+        for number, (cost, kind, (value, low, high)) in enumerate(zip(values, kinds, quality, strict=True), start=1):
+            if cost is not None:
+                at.errorbar(cost, value, [[value - low], [high - value]], fmt="o", ms=5, lw=1.2, color=colours[kind])
+                at.annotate(str(number), (cost, value), (5, 4), textcoords="offset points", fontsize=8)
+        at.set(xlabel=name, xscale="log")
+        at.grid(alpha=0.3)
+    axes[0][0].set_ylabel(title)
+    lines = [Line2D([], [], marker="o", lw=0, color=colours[kind], label=f"{number}  {plain(name)}")
+             for number, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1)]  # fmt: skip
+    figure.legend(handles=lines, loc="outside right upper", fontsize=8, frameon=False)
+    finish(figure, path)
+
+
+def plain(name: str) -> str:
+    """A name that Matplotlib takes for text, and not for a formula."""
+    return name.replace("$", r"\$")
 
 
 def new_figure() -> tuple[Any, Any]:

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from tuneline.artifacts import PreparedData
-from tuneline.search.choose import BAG, FROZEN, LINEAR, TUNED, Candidate, Choosing, recommend
+from tuneline.errors import DivergedError, InputError
+from tuneline.search.advice import recommend, settings
+from tuneline.search.budget import Budget
+from tuneline.search.choose import BAG, FROZEN, LINEAR, TUNED, Candidate, Choosing
 from tuneline.search.data import prepared
 from tuneline.search.engine import Engine, configured
+from tuneline.search.job import OutOfTime, TrialLost
 from tuneline.search.transfer import head_proba, logme
 
 pytestmark = pytest.mark.medium
@@ -99,6 +103,108 @@ def test_a_checkpoint_that_was_given_up_early_is_not_recommended_for_being_near(
     assert "beyond chance better than the linear baseline" in sentence
 
 
+def test_of_two_that_are_as_good_the_one_that_answers_sooner_is_taken_frozen_or_not():
+    found = [candidate("large", TUNED, 0.945, 10.0, 1), candidate("small", TUNED, 0.94, 1.0, 2),
+             candidate("large", FROZEN, 0.94, 10.0, 3), candidate("small", FROZEN, 0.7, 1.0, 5),
+             candidate(LINEAR, BAG, 0.6, 0.1, 4)]  # fmt: skip
+    one, sentence = recommend(found, LABELS, 2, "accuracy")
+    assert (one.model, one.how) == ("small", TUNED)
+    assert "10.0 times as quickly" in sentence
+    assert settings(one) == "model.name=small"
+
+
+def test_what_a_few_rows_cannot_rule_out_is_told():
+    """Seventeen of a hundred rows differ, twelve of them for the best one: p is 0.07, and that is no equality."""
+    labels, best, baseline = np.zeros(100, int), np.zeros(100, int), np.zeros(100, int)
+    baseline[:12] = 1
+    best[12:17] = 1
+
+    def made(name: str, how: str, answers: np.ndarray) -> Candidate:
+        value = float((answers == 0).mean())
+        return Candidate(name, how, 50, {"accuracy": (value, value, value)}, answers, 1.0, 1.0, round=1)
+
+    one, sentence = recommend([made("large", TUNED, best), made(LINEAR, BAG, baseline)], labels, 2, "accuracy")
+    assert one.model == LINEAR
+    assert "beyond chance on 100 validation rows, +0.0700 (-0.0" in sentence
+    assert "points better is not ruled out; more validation rows would tell." in sentence
+    assert settings(one) == ""
+
+
+class Paced:
+    """Choosing without its trainings: each checkpoint's accuracy is told, and what befalls it."""
+
+    def __init__(self, choosing: Choosing, fate: dict[tuple[str, int], Exception]) -> None:
+        self.trained: list[tuple[str, int]] = []
+        self.fate = fate
+        choosing._frozen = lambda name: self.made(choosing, name, FROZEN, 0)  # type: ignore[method-assign]
+        choosing._tune = lambda name, number, part: self.made(choosing, name, TUNED, number)  # type: ignore[method-assign]
+        choosing.shares = lambda count: [0.1, 0.4]  # type: ignore[method-assign]
+
+    def made(self, choosing: Choosing, name: str, how: str, number: int) -> Candidate:
+        if error := self.fate.get((name, number)):
+            raise error
+        if how == TUNED:
+            self.trained.append((name, number))
+        value = 0.9 - 0.1 * choosing.models.index(name)
+        metrics = {"accuracy": (value, value, value), "log_loss": (1.0, 1.0, 1.0)}
+        return Candidate(name, how, 10, metrics, np.zeros(3, int), 1.0, 1.0, 1.0, 0.5, number)
+
+
+@pytest.fixture
+def choosing(engine, recipe, data, tmp_path) -> Choosing:
+    names = ["a", "b", "c", "d"]
+    return Choosing(recipe, names, dict.fromkeys(names, data), engine, tmp_path / "data", "accuracy", print)
+
+
+def test_a_checkpoint_that_is_lost_is_left_out_and_the_others_go_on(choosing):
+    Paced(choosing, {("a", 0): TrialLost("out of memory"), ("b", 1): DivergedError("no number"),
+                     ("c", 2): TrialLost("killed")})  # fmt: skip
+    tuned = [one for one in choosing.run() if one.how == TUNED]
+    assert [(one.model, one.round) for one in tuned] == [("d", 2), ("c", 1)]
+    assert choosing.lost == {"a": "out of memory", "b": "no number", "c": "killed"}
+
+
+def test_where_all_are_lost_that_is_told_with_the_reasons(choosing):
+    Paced(choosing, {(name, 1): TrialLost(f"{name} is gone") for name in choosing.models})
+    with pytest.raises(TrialLost, match="a: a is gone; b: b is gone; c: c is gone; d: d is gone"):
+        choosing.run()
+
+
+def test_a_round_that_the_budget_does_not_suffice_for_is_left_away_whole(choosing):
+    choosing.budget = Budget.parse("5trials")
+    paced = Paced(choosing, {})
+    tuned = [one for one in choosing.run() if one.how == TUNED]
+    assert len(paced.trained) == 4
+    assert [one.round for one in tuned] == [1] * 4
+    assert choosing.ended == "The budget of 5trials lasted for 1 of 2 rounds"
+
+
+def test_a_round_whose_time_comes_halfway_ranks_nobody(choosing):
+    choosing.budget = Budget.parse("1h")
+    Paced(choosing, {("a", 2): OutOfTime()})
+    tuned = [one for one in choosing.run() if one.how == TUNED]
+    assert {one.round for one in tuned} == {1}
+    assert "1 of 2 rounds" in choosing.ended
+    assert choosing.lost == {}
+
+
+@pytest.mark.parametrize("fate", [{("a", 0): OutOfTime()}, {("d", 1): OutOfTime()}])
+def test_a_budget_that_does_not_last_for_a_first_round_is_told_in_one_line(choosing, fate):
+    choosing.budget = Budget.parse("1s")
+    Paced(choosing, fate)
+    with pytest.raises(InputError, match="--budget: 1s do not last until each checkpoint is fine-tuned once"):
+        choosing.run()
+
+
+def test_a_budget_of_no_time_ends_a_real_training(engine, recipe, data, tmp_path):
+    name = recipe.model.name
+    choosing = Choosing(recipe, [name], {name: data}, engine, tmp_path / "data", "accuracy", print,
+                        budget=Budget.parse("0.001s"))  # fmt: skip
+    with pytest.raises(InputError, match=r"--budget: 0\.001s do not last"):
+        choosing.run()
+    assert choosing.seconds == {}
+
+
 @pytest.fixture
 def four(tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
     """The tiny checkpoint, and others of its kind: with one layer, and with other random weights."""
@@ -145,6 +251,13 @@ def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_b
     runs = engine.run.api.search_runs([engine.run.experiment], "tags.`mlflow.parentRunId` LIKE '%'")
     assert len(runs) == 4 + 2 + 4 + 1
     assert {run.info.status for run in runs} == {"FINISHED"}
+    assert found[-1].latency_ms > 0
+    assert found[-1].size_mb > 0
+    again = Choosing(recipe, four, data, engine, tmp_path / "data", "accuracy", heard.append, last=1.0)
+    again.shares = choosing.shares  # type: ignore[method-assign]
+    assert [one.metrics for one in again.run()[:8]] == [one.metrics for one in found[:8]]
+    assert again.seconds["fine-tuning"] == 0  # which an earlier command has trained
+    assert again.seconds["embedding"] < choosing.seconds["embedding"]
 
 
 def test_a_checkpoint_of_other_weights_under_the_same_name_is_embedded_anew(engine, overwritten, tmp_path):
