@@ -256,7 +256,8 @@ class Choosing:
             child.note({}, metrics, seconds, 0.0)
         self._spend("baseline", seconds)
         one = latency(lambda asked: proba(model, asked, len(classes)), texts, None)["latency_p50_ms"]
-        size = 4 * model[-1].coef_.size / 1e6
+        regression: Any = model[-1]
+        size = 4 * regression.coef_.size / 1e6
         return Candidate(LINEAR, BAG, len(train), metrics, chances.argmax(1), seconds, one, size)
 
     def _spend(self, what: str, seconds: float) -> None:
