@@ -10,7 +10,18 @@ from pathlib import Path
 
 import tests.benchmarks.results as package
 from tests.benchmarks.results import runner
-from tests.benchmarks.results.plan import FEW, MODES, ROWS, SCENARIOS, SEEDS, Job, choosing, chosen, jobs
+from tests.benchmarks.results.plan import (
+    FEW,
+    MODES,
+    ROWS,
+    SCENARIOS,
+    SEEDS,
+    Job,
+    choosing,
+    chosen,
+    jobs,
+    near_the_best,
+)  # fmt: skip
 from tests.benchmarks.rounds import ROOT
 from tests.benchmarks.seed_tables import known
 
@@ -63,12 +74,17 @@ def _work(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts what is in the background deaf to Ctrl-C
         signal.signal(number, signal.default_int_handler)
     rates = choosing(options.only, options.modes)
+    near = near_the_best(known(options.results), options.only, options.modes)
     if options.plan:
         chosen_now = chosen(known(options.results))
-        _tell(rates + jobs(options.parts, options.only, options.modes, options.seeds, chosen_now), options.results)
+        _tell(
+            rates + near + jobs(options.parts, options.only, options.modes, options.seeds, chosen_now), options.results
+        )
         return
     try:
         failed = runner.work(runner.missing(rates, options.results), options.results, options.workers)
+        near = near_the_best(known(options.results), options.only, options.modes)
+        failed += runner.work(runner.missing(near, options.results), options.results, options.workers)
         wanted = jobs(options.parts, options.only, options.modes, options.seeds, chosen(known(options.results)))
         failed += runner.work(runner.missing(wanted, options.results), options.results, options.workers)
     except KeyboardInterrupt:

@@ -16,14 +16,15 @@ from tests.benchmarks.results.plan import (
     HEAD,
     LINEAR,
     MODES,
-    RATE,
     ROWS,
     SCENARIOS,
     SEEDS,
     TIMED,
     Job,
+    Tried,
     chosen,
     jobs,
+    tried,
 )
 from tests.benchmarks.seed_tables import known
 from tuneline.search.paired import Interval, Resampled, of_answers
@@ -97,7 +98,7 @@ class Found:
     rows: dict[str, list[Row]]
     tests: dict[str, int]
     few: list[FewRow]
-    rates: list[Line]
+    rates: list[Tried]
     lacking: list[Job]
     machines: Counter[str] = field(default_factory=Counter)
 
@@ -128,7 +129,7 @@ def read(path: Path, seeds: int = SEEDS) -> Found:
         {name: _rows(of_mode) for name, of_mode in of_rows.items()},
         {name: next(iter(of_mode.values()))[0]["rows"]["test"] for name, of_mode in of_rows.items() if of_mode},
         _few([line for job, line in have if job.part == FEW]),
-        [line for line in lines if line["part"] == RATE],
+        tried(lines),
         [job for job in wanted if job.key not in by_key],
         Counter(line["machine"] for _, line in have),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from tests.benchmarks.rounds import CHECKPOINT
@@ -92,9 +93,12 @@ TIMED = (LINEAR, ALL)
 CANDIDATES = {HEAD: (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), TOP: (1e-4, 3e-4, 1e-3, 3e-3), LORA: (1e-3, 3e-3, 1e-2),
               BITFIT: (1e-3, 3e-3, 1e-2), ALL: (2e-5, 1e-4, 3e-4, 1e-3)}  # fmt: skip
 """Learning rates that are tried on validation rows, beside the recipe's own where all or the upper layers are tuned:
-one more at either end than was chosen before, so that what is chosen is a best of its neighbours."""
+one more at either end than was chosen before, so that what is chosen is a best of its neighbours. Full fine-tuning,
+beside which all others stand, has those that come near the best one with three seeds."""
 CHOOSING = {"ag_news": 1000, "clinc150": 1510}
 """Training texts of the trainings that choose among them: one task of few classes, one of many."""
+VALIDATION = {"ag_news": 500, "clinc150": 1000}
+"""And validation texts."""
 
 Rates = dict[tuple[str, str], float]
 """By scenario and mode."""
@@ -165,18 +169,45 @@ def settings(scenario: Scenario, mode: str, rate: float, epochs: int | None = No
 def chosen(lines: Iterable[dict[str, Any]]) -> Rates:
     """The learning rates of highest validation accuracy, equals told apart by log loss, for every scenario and mode.
 
-    The recipe's own is left to full fine-tuning where another task's validation rows would have to choose.
+    Of those that were trained with most seeds, the best mean. The recipe's own is left to full fine-tuning where
+    another task's validation rows would have to choose.
     """
-    best: dict[tuple[str, str], dict[str, Any]] = {}
-    for line in lines:
-        if line["part"] == RATE:
-            at = line["scenario"], line["mode"]
-            best[at] = max(best.get(at, line), line, key=_on_validation)
+    best: dict[tuple[str, str], Tried] = {}
+    for one in tried(lines):
+        at = one.scenario, one.mode
+        best[at] = max(best.get(at, one), one, key=lambda one: (one.seeds, one.accuracy, -one.loss))
     return {
-        (scenario.name, mode): best[scenario.chooses, mode]["rate"]
+        (scenario.name, mode): best[scenario.chooses, mode].rate
         for scenario in SCENARIOS.values() for mode in CANDIDATES
         if (scenario.chooses, mode) in best and (mode != ALL or scenario.chooses == scenario.name)
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A learning rate on validation rows: means over so many seeds."""
+
+    scenario: str
+    mode: str
+    texts: int
+    rate: float
+    seeds: int
+    accuracy: float
+    loss: float
+
+
+def tried(lines: Iterable[dict[str, Any]]) -> list[Tried]:
+    """The learning rates that were, each over its seeds."""
+    found: dict[tuple[str, str, int, float], list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["part"] == RATE:
+            found.setdefault((line["scenario"], line["mode"], line["rows"]["train"], line["rate"]), []).append(line)
+    return [
+        Tried(
+            *at, len(of), fmean(one["validation_accuracy"] for one in of), fmean(one["validation_loss"] for one in of)
+        )
+        for at, of in found.items()
+    ]
 
 
 def article_texts(scenario: Scenario) -> int:
@@ -189,19 +220,35 @@ def few_epochs(scenario: Scenario, texts: int) -> int:
     return max(scenario.epochs, min(20, math.ceil(200 * BATCH / texts)))
 
 
-def _on_validation(line: dict[str, Any]) -> tuple[float, float]:
-    return line["validation_accuracy"], -line["validation_loss"]
-
-
 def choosing(only: Sequence[str], modes: Sequence[str]) -> list[Job]:
     """The trainings that choose the learning rates of these scenarios and modes, on validation rows alone."""
+    return [
+        _choosing(scenario, mode, rate, 0)
+        for scenario in (SCENARIOS[name] for name in CHOOSING if name in {SCENARIOS[of].chooses for of in only})
+        for mode, rates in ((mode, CANDIDATES[mode]) for mode in modes if mode in CANDIDATES)
+        for rate in dict.fromkeys((scenario.rate, *rates) if mode in (TOP, ALL) else rates)
+    ]
+
+
+def _choosing(scenario: Scenario, mode: str, rate: float, seed: int) -> Job:
+    texts = CHOOSING[scenario.name]
+    own = words(scenario, texts, seed, *settings(scenario, mode, rate))
+    return Job(RATE, scenario.name, mode, seed, own, passes(scenario, mode, texts))
+
+
+def near_the_best(lines: Iterable[dict[str, Any]], only: Sequence[str], modes: Sequence[str]) -> list[Job]:
+    """Other seeds of full fine-tuning's rates that come within a standard error of the best one with the first seed."""
+    of_first = [one for one in lines if one["part"] == RATE and one["mode"] == ALL and one["seed"] == 0]
     found = []
-    for scenario in (SCENARIOS[name] for name in CHOOSING if name in {SCENARIOS[of].chooses for of in only}):
-        for mode, rates in ((mode, CANDIDATES[mode]) for mode in modes if mode in CANDIDATES):
-            for rate in dict.fromkeys((scenario.rate, *rates) if mode in (TOP, ALL) else rates):
-                texts = CHOOSING[scenario.name]
-                own = words(scenario, texts, 0, *settings(scenario, mode, rate))
-                found.append(Job(RATE, scenario.name, mode, 0, own, passes(scenario, mode, texts)))
+    for name in CHOOSING:
+        rates = [one for one in tried(of_first) if one.scenario == name]
+        if ALL not in modes or not rates or name not in {SCENARIOS[of].chooses for of in only}:
+            continue
+        best = max(one.accuracy for one in rates)
+        error = math.sqrt(best * (1 - best) / VALIDATION[name])
+        near = [one.rate for one in rates if one.accuracy >= best - error]
+        if len(near) > 1:
+            found += [_choosing(SCENARIOS[name], ALL, rate, seed) for seed in range(1, SEEDS) for rate in near]
     return found
 
 
