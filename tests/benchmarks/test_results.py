@@ -71,7 +71,8 @@ def rate_line(job: Job, best: float) -> Line:
     rate = recipe_of(job.words).train.learning_rate
     return {
         "part": RATE, "scenario": job.scenario, "mode": job.mode, "seed": job.seed, "command": job.command,
-        "rate": rate, "rows": {"train": texts_of(job)}, "validation_accuracy": 0.9 if rate == best else 0.8, "validation_loss": 0.4,
+        "rate": rate, "rows": {"train": texts_of(job)}, "validation_accuracy": 0.9 if rate == best else 0.8,
+        "validation_loss": 0.4,
     }  # fmt: skip
 
 
