@@ -129,14 +129,15 @@ def _publish(engine: Engine, found: list[Candidate], result: dict[str, Any]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     picture, page, facts = folder / "choose.png", folder / "choose.html", folder / "choose.json"
     short, rows = report.labels_of(list(dict.fromkeys(one.model for one in found))), result["candidates"]
-    costs = {"ms a text": "latency_ms", "MB": "size_mb", "seconds to train": "seconds"}
-    if rows[0]["usd_to_train"] is not None:
-        costs |= {"usd to train": "usd_to_train", "usd a million texts": "usd_a_million_texts"}
+    costs = {"ms a text": "latency_ms", "MB": "size_mb"}
+    costs |= {"seconds to train": "seconds"} if rows[0]["usd_to_train"] is None else {"usd to train": "usd_to_train"}
     report.draw_tradeoffs(
         picture, [f"{short[one.model]}, {one.how}" for one in found], [one.how for one in found],
         [one.metrics[metric] for one in found], {title: [row[key] for row in rows] for title, key in costs.items()},
         f"validation {metric.replace('_', ' ')}",
     )  # fmt: skip
+    taken = result["recommended"]
+    rows = sorted(rows, key=lambda row: (row["model"], row["how"]) != (taken["model"], taken["how"]))  # it stands first
     result["table"] = [_cells(row, metric) for row in rows]
     tables = [report.Table("Candidates", _head(result), result["table"], best_first=True)]
     report.write_page(page, "Which checkpoint", [result["sentence"], *notes(result), NOTE], picture, tables)

@@ -18,38 +18,55 @@ MUCH = 0.02
 
 
 def recommend(candidates: list[Candidate], labels: np.ndarray, classes: int, metric: str) -> tuple[Candidate, str]:
-    """The cheapest candidate that the best fine-tuned one does not beat beyond chance, and a sentence that says so.
+    """The cheapest candidate that the best one does not beat beyond chance, and a sentence that says so.
 
-    The linear baseline first; else whatever answers soonest, and of the same checkpoint the frozen one, which has to be
-    trained least.
+    The linear baseline is the cheapest; else whatever answers soonest, and of the same checkpoint the frozen one, which
+    has to be trained least.
 
     Args:
-        candidates: of Choosing.run; the first is the best fine-tuned one.
+        candidates: of Choosing.run; the first is the best fine-tuned one. Those that were given up early are passed by.
         labels: of the validation rows.
         classes: how many there are.
         metric: accuracy or macro_f1.
     """
-    best = candidates[0]
-    rivals = [one for one in candidates[1:] if one.how != TUNED or one.round == best.round]
+    last = [one for one in candidates if one.how != TUNED or one.round == candidates[0].round]
+    best = max(last, key=lambda one: one.metrics[metric][0])  # of equals the first, which is fine-tuned
+    rivals = [one for one in last if one is not best]
     over = {id(one): compare(labels, best.answers, one.answers, classes) for one in rivals}
     alike = [one for one in rivals if not over[id(one)].better(metric)]
-    quicker = QUICKER * (best.latency_ms or 0.0)
-    cheaper = [one for one in alike if one.how != TUNED or (one.latency_ms or 0.0) < quicker]
+    cheaper = [one for one in alike if _cheaper(one, best)]
+    rows = f"on {len(labels)} validation rows"
     if not cheaper:
-        return best, _nothing_cheaper(best, rivals, alike, metric, len(labels))
+        return best, _nothing_cheaper(best, rivals, alike, metric, rows)
     one = min(cheaper, key=lambda one: (one.how != BAG, one.latency_ms or 0.0, one.how != FROZEN))
     found = over[id(one)]
     return one, (
-        f"Take {_what(one)}: {best.model}, fine-tuned on {best.rows} rows ({_figure(best, metric)}), does not beat it "
-        f"({one.metrics[metric][0]:.4f}) beyond chance on {len(labels)} validation rows, "
-        f"{signed(found.difference(metric))}{_faster(one, best)}.{_not_ruled_out(found, metric)}"
+        f"Take {_advised(one)}: {_what(best)} ({_figure(best, metric)}) does not beat it "
+        f"({one.metrics[metric][0]:.4f}) beyond chance {rows}, {signed(found.difference(metric))}{_faster(one, best)}."
+        f"{_not_ruled_out(found, metric)}"
     )
+
+
+def _cheaper(one: Candidate, than: Candidate) -> bool:
+    """Whether it is trained with less, or answers sooner."""
+    if BAG in (one.how, than.how):
+        return one.how == BAG
+    latency, other = one.latency_ms or 0.0, than.latency_ms or 0.0
+    return latency < QUICKER * other or (one.how == FROZEN and than.how == TUNED and latency * QUICKER <= other)
+
+
+def _advised(one: Candidate) -> str:
+    return "the linear baseline, or more labels" if one.how == BAG else _what(one)
 
 
 def _what(one: Candidate) -> str:
     if one.how == BAG:
-        return "the linear baseline, or more labels"
-    return f"{one.model} frozen under a logistic head" if one.how == FROZEN else one.model
+        return one.model
+    return (
+        f"{one.model}, fine-tuned on {one.rows} rows"
+        if one.how == TUNED
+        else f"{one.model} frozen under a logistic head"
+    )
 
 
 def _faster(one: Candidate, best: Candidate) -> str:
@@ -65,16 +82,15 @@ def _not_ruled_out(found: Comparison, metric: str) -> str:
     return f" That it is {100 * high:.0f} points better is not ruled out; more validation rows would tell."
 
 
-def _nothing_cheaper(best: Candidate, rivals: list[Candidate], alike: list[Candidate], metric: str, rows: int) -> str:
-    take = f"Take {best.model}: {_figure(best, metric)}"
-    rival = next((one for one in rivals if one.how == TUNED), None)
+def _nothing_cheaper(best: Candidate, rivals: list[Candidate], alike: list[Candidate], metric: str, rows: str) -> str:
+    take = f"Take {_advised(best)}: {_figure(best, metric)}"
+    rival = max((one for one in rivals if one.how != BAG), key=lambda one: one.metrics[metric][0], default=None)
+    linear = next((one for one in rivals if one.how == BAG), None)
     if rival is None:
-        return f"{take}, beyond chance better than the linear baseline on {rows} validation rows."
+        return f"{take}, beyond chance better than the linear baseline {rows}."
     over = "not beyond chance" if rival in alike else "beyond chance"
-    return (
-        f"{take}; {rival.model} comes to {rival.metrics[metric][0]:.4f} ({over} worse on {rows} validation rows), the "
-        f"linear baseline to {rivals[-1].metrics[metric][0]:.4f}."
-    )
+    told = f"{take}; {_what(rival)} comes to {rival.metrics[metric][0]:.4f} ({over} worse {rows})"
+    return f"{told}, the linear baseline to {linear.metrics[metric][0]:.4f}." if linear else f"{told}."
 
 
 def _figure(one: Candidate, metric: str) -> str:

@@ -149,6 +149,7 @@ def draw_tradeoffs(
     """
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     plt.switch_backend("Agg")
     height = max(4.0, 0.24 * len(names) + 1)
@@ -161,6 +162,10 @@ def draw_tradeoffs(
                 at.errorbar(cost, value, [[value - low], [high - value]], fmt="o", ms=5, lw=1.2, color=colours[kind])
                 at.annotate(str(number), (cost, value), (5, 4), textcoords="offset points", fontsize=8)
         at.set(xlabel=name, xscale="log")
+        at.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        at.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
+        at.xaxis.set_minor_formatter(NullFormatter())
+        at.margins(0.12)
         at.grid(alpha=0.3)
     axes[0][0].set_ylabel(title)
     lines = [Line2D([], [], marker="o", lw=0, color=colours[kind], label=f"{number}  {plain(name)}")

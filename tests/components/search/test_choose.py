@@ -83,8 +83,10 @@ LABELS = np.arange(1000) % 2
     [
         (0.94, 0.80, 0.80, LINEAR, "Take the linear baseline, or more labels"),
         (0.80, 0.94, 0.80, "large", "frozen under a logistic head"),
-        (0.80, 0.80, 0.94, "small", "2.0 times as quickly"),
+        (0.80, 0.80, 0.93, "small", "2.0 times as quickly"),
         (0.80, 0.80, 0.85, "large", "beyond chance worse"),
+        (0.80, 0.98, 0.85, "large", "Take large frozen under a logistic head: validation accuracy 0.9"),
+        (0.98, 0.80, 0.85, LINEAR, "Take the linear baseline, or more labels: validation accuracy 0.9"),
     ],
 )
 def test_the_cheapest_that_the_best_does_not_beat_is_recommended(baseline, frozen, small, taken, told):
@@ -111,6 +113,15 @@ def test_of_two_that_are_as_good_the_one_that_answers_sooner_is_taken_frozen_or_
     assert (one.model, one.how) == ("small", TUNED)
     assert "10.0 times as quickly" in sentence
     assert settings(one) == "model.name=small"
+
+
+def test_a_frozen_encoder_that_beats_all_that_was_fine_tuned_is_taken_and_not_the_baseline_that_does_so_too():
+    found = [candidate("large", TUNED, 0.53, 10.0, 1), candidate("large", FROZEN, 0.9, 10.0, 3),
+             candidate(LINEAR, BAG, 0.67, 0.1, 4)]  # fmt: skip
+    one, sentence = recommend(found, LABELS, 2, "accuracy")
+    assert (one.model, one.how) == ("large", FROZEN)
+    assert "; large, fine-tuned on 500 rows comes to 0.5" in sentence
+    assert ", the linear baseline to 0.6" in sentence
 
 
 def test_what_a_few_rows_cannot_rule_out_is_told():
