@@ -169,18 +169,35 @@ def settings(scenario: Scenario, mode: str, rate: float, epochs: int | None = No
 def chosen(lines: Iterable[dict[str, Any]]) -> Rates:
     """The learning rates of highest validation accuracy, equals told apart by log loss, for every scenario and mode.
 
-    Of those that were trained with most seeds, the best mean. The recipe's own is left to full fine-tuning where
-    another task's validation rows would have to choose.
+    Of full fine-tuning those that three seeds leave within a standard error of the best one are not to be told apart,
+    and the lowest of them is taken, since a large rate is what diverges (the one-standard-error rule, Breiman et al.
+    1984). The recipe's own is left to it where another task's validation rows would have to choose.
     """
-    best: dict[tuple[str, str], Tried] = {}
+    found: dict[tuple[str, str], list[Tried]] = {}
     for one in tried(lines):
-        at = one.scenario, one.mode
-        best[at] = max(best.get(at, one), one, key=lambda one: (one.seeds, one.accuracy, -one.loss))
+        found.setdefault((one.scenario, one.mode), []).append(one)
+    best = {at: _lowest_near_the_best(of) if at[1] == ALL else _best(of) for at, of in found.items()}
     return {
         (scenario.name, mode): best[scenario.chooses, mode].rate
         for scenario in SCENARIOS.values() for mode in CANDIDATES
         if (scenario.chooses, mode) in best and (mode != ALL or scenario.chooses == scenario.name)
     }  # fmt: skip
+
+
+def _best(of: Sequence[Tried]) -> Tried:
+    return max(of, key=lambda one: (one.accuracy, -one.loss))
+
+
+def _lowest_near_the_best(of: Sequence[Tried]) -> Tried:
+    most = max(one.seeds for one in of)
+    return min(_near([one for one in of if one.seeds == most]), key=lambda one: one.rate)
+
+
+def _near(of: Sequence[Tried]) -> list[Tried]:
+    """Those that come within a standard error of the best one, of so many validation texts."""
+    best = _best(of)
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / VALIDATION[best.scenario])
+    return [one for one in of if one.accuracy >= best.accuracy - error]
 
 
 @dataclass(frozen=True)
@@ -244,11 +261,8 @@ def near_the_best(lines: Iterable[dict[str, Any]], only: Sequence[str], modes: S
         rates = [one for one in tried(of_first) if one.scenario == name]
         if ALL not in modes or not rates or name not in {SCENARIOS[of].chooses for of in only}:
             continue
-        best = max(one.accuracy for one in rates)
-        error = math.sqrt(best * (1 - best) / VALIDATION[name])
-        near = [one.rate for one in rates if one.accuracy >= best - error]
-        if len(near) > 1:
-            found += [_choosing(SCENARIOS[name], ALL, rate, seed) for seed in range(1, SEEDS) for rate in near]
+        if len(near := _near(rates)) > 1:
+            found += [_choosing(SCENARIOS[name], ALL, one.rate, seed) for seed in range(1, SEEDS) for one in near]
     return found
 
 
