@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import yaml
 
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
@@ -265,6 +266,32 @@ def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_se
 def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
     rows, _ = finals((0,), (0,))
     assert [row["seeds"] for row in rows] == [[0], [0]]
+
+
+@pytest.mark.parametrize(("spec", "expected"), [
+    ("train.focal_gamma: {low: 0, high: 5}", Range(0, 5)),
+    ("train.epochs: {low: 2.0, high: 8}", Range(2, 8, whole=True)),
+    ("train.learning_rate: [1e-5, 5e-3]", Choices((1e-5, 5e-3))),
+    ("train.batch_size: ['8', 16.0]", Choices((8, 16))),
+    ("model.max_length: [12.0, 16]", Choices((12, 16))),
+    ("train.tune: [all, head]", Choices(("all", "head"))),
+    ("train.encoder_dropout: [true, false]", Choices((True, False))),
+    ("balance: [none, focal]", Choices(("none", "focal"))),
+])  # fmt: skip
+def test_values_are_taken_as_their_field_takes_them_however_they_are_written(recipe, data, spec, expected):
+    block = {"space": yaml.safe_load(f"{{{spec}}}")}
+    chosen = validate(Recipe, recipe.model_dump(by_alias=True, mode="json") | {"sweep": block})
+    space = space_of(chosen, data)
+    (key,) = space
+    assert repr(space[key]) == repr(expected)  # in which 2 and 2.0 differ
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [suggest(study.ask(), space) for _ in range(9)]
+    for overrides in drawn:
+        configured(chosen, overrides)
+    if key == "train.focal_gamma":
+        assert any(overrides[key] % 1 for overrides in drawn)
+    if key == "train.learning_rate":
+        assert own(space, chosen) == {key: 5e-3}
 
 
 def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_classes_are_unequal(recipe, data):
