@@ -22,7 +22,9 @@ from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.data import prepared
 from tuneline.search.engine import configured
+from tuneline.search.finals import standing
 from tuneline.search.job import Result
+from tuneline.search.outcome import sentence
 from tuneline.search.report import front
 from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
 from tuneline.search.sweep import Sweep, reading
@@ -266,6 +268,46 @@ def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_se
 def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
     rows, _ = finals((0,), (0,))
     assert [row["seeds"] for row in rows] == [[0], [0]]
+
+
+def finalist(scores: list[float], metric: str = "macro_f1", arm: float = 0.0) -> dict[str, Any]:
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={studies.OVERRIDES: {}})
+    key = "log_loss" if metric == "loss" else metric
+    results = [Result({}, seed, 1.0, {key: (score, score - arm, score + 2 * arm)}, 1.0, 9, 1.0, "")
+               for seed, score in enumerate(scores)]  # fmt: skip
+    return standing(trial, results, metric)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 20])
+def test_a_finalist_s_interval_is_of_rows_and_of_seeds(seeds):
+    from scipy.stats import t
+
+    scores = [0.5 + 0.001 * (seed % 2) for seed in range(seeds)]
+    arm = t.ppf(0.975, seeds - 1) * np.std(scores, ddof=1) / np.sqrt(seeds)
+    found = finalist(scores, arm=0.01)
+    assert found["score"] == pytest.approx(np.mean(scores))
+    assert found["score"] - found["low"] == pytest.approx(np.hypot(0.01, arm), rel=1e-3)
+    assert found["high"] - found["score"] == pytest.approx(np.hypot(0.02, arm), rel=1e-3)
+
+
+def test_a_finalist_s_interval_ends_where_its_metric_does_and_with_one_seed_is_the_rows_own():
+    found = finalist([0.8, 0.9])
+    assert (found["low"], found["high"]) == (pytest.approx(0.2147, abs=1e-4), 1.0)
+    found = finalist([0.8, 1.1], metric="loss")
+    assert found["low"] == 0.0
+    assert found["high"] > 2
+    found = finalist([0.7], arm=0.1)
+    assert (found["low"], found["high"]) == (pytest.approx(0.6), pytest.approx(0.9))
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    (1, "with one seed, which is an anecdote; the next one is 0.1000 behind."),
+    (2, "the mean of 2 seeds; the next one is 0.1000 behind."),
+])  # fmt: skip
+def test_the_sentence_says_what_one_seed_is_worth(seeds, told):
+    best, second = ({"overrides": {"train.epochs": 2}, **finalist([score] * seeds)} for score in (0.8, 0.7))
+    found = sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"})
+    assert found.endswith(told)
 
 
 @pytest.mark.parametrize(("spec", "expected"), [
