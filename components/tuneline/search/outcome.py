@@ -38,7 +38,7 @@ def conclude(search: Sweep, name: str, output: Path) -> dict[str, Any]:
     count = study.count(search.study)
     result: dict[str, Any] = {
         "status": "succeeded", "study": name, "run_id": search.engine.run.run_id, "metric": search.settings.metric,
-        "budget": search.budget.text, "seconds": round(search.elapsed, 1), "trials": trials,
+        "budget": search.budget.text, "seconds": round(search.clock.elapsed, 1), "trials": trials,
         "finalists": standings, "best": None, "counts": {**count.__dict__, "finals": trained(search.study)},
     }  # fmt: skip
     best = standings[0]
