@@ -58,7 +58,7 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
     storage, settings, seed = _storage(url), recipe.sweep, recipe.train.seed
     direction = "minimize" if settings.metric == "loss" else "maximize"
-    pruner, first = _pruner(settings, space), True
+    pruner, first = _pruner(recipe, space), True
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
@@ -143,17 +143,17 @@ def _lock(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _pruner(settings: SweepConfig, space: Space) -> Any:
+def _pruner(recipe: Recipe, space: Space) -> Any:
     import optuna
 
     from tuneline.search.halving import Halving
 
-    if settings.pruner == "none":
+    if recipe.sweep.pruner == "none":
         return optuna.pruners.NopPruner()
-    if settings.pruner == "asha":
+    if recipe.sweep.pruner == "asha":
         return Halving()
     epochs = space.get("train.epochs")
-    most = 1000 if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
+    most = recipe.train.epochs if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
     return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)
 
 

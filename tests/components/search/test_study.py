@@ -10,8 +10,9 @@ import pytest
 from tests.components.search.askers import race
 from tuneline.config import Recipe
 from tuneline.errors import InputError
+from tuneline.recipe import validate
 from tuneline.search import study as studies
-from tuneline.search.space import Range, study_name
+from tuneline.search.space import Choices, Range, study_name
 
 pytestmark = pytest.mark.medium
 
@@ -71,3 +72,18 @@ def test_a_study_that_has_its_trials_gives_no_more_whether_they_ended_well_or_no
     studies.lose(study, lost, "its command was killed")
     assert studies.ask(study, "another", 4) is not None
     assert studies.ask(study, "me", None) is not None
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+@pytest.mark.parametrize(("space", "most"), [
+    (SPACE, 4), ({"train.epochs": Range(2, 9, whole=True)}, 9), ({"train.epochs": Choices((2, 6))}, 6),
+])  # fmt: skip
+def test_hyperband_counts_to_the_epochs_that_trials_have(recipe: Recipe, url: str, space: dict, most: int) -> None:
+    tree = recipe.model_dump(by_alias=True, mode="json") | {"sweep": {"pruner": "hyperband"}}
+    study, _ = studies.open_study(url, "study", validate(Recipe, tree), space)
+    assert recipe.train.epochs == 4
+    assert study.pruner._max_resource == most
