@@ -80,7 +80,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
-        self._running, self._away = set[int](), False
+        self._running, self._away, self._ownerless = set[int](), False, dict[int, float]()
         before = of_earlier(self.study, self.owner, self.lives) if self.before is None else self.before
         self.clock = Clock(self.study, self.owner, self.budget.seconds, self.started, before)
 
@@ -109,7 +109,7 @@ class Sweep:
             self.engine.each(self._final, finals)
 
     def _search_all(self) -> None:
-        if lost := studies.recover(self.study, self.lives):
+        if lost := studies.recover(self.study, self.lives, self._ownerless):
             self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
         studies.propose_first(self.study, self.space, self.recipe)
         self.engine.each(self._search, range(self.engine.workers))
@@ -174,12 +174,9 @@ class Sweep:
                 self._show()
 
     def _ask(self) -> optuna.Trial | None:
-        import optuna
-
         with self._lock:
             self._beat()  # a machine that slept would take its own for dead
-            optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
-            studies.recover(self.study, self.lives)
+            studies.recover(self.study, self.lives, self._ownerless)  # they are no part of the budget, counted next
             if self.engine.stop.is_set() or not self._in_time():
                 return None
             most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()

@@ -179,7 +179,7 @@ def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_i
         trial = search.study.ask()
         trial.set_user_attr(studies.OWNER, owner)
         trial.suggest_categorical("train.learning_rate", [GOOD])
-    assert studies.recover(search.study, search.lives) == 1
+    assert studies.recover(search.study, search.lives, {}) == 1
     states = [studies.state_of(trial) for trial in search.study.trials]
     assert states == ["lost", "running", "waiting"]
     assert search.study.trials[2].system_attrs["fixed_params"] == {"train.learning_rate": GOOD}
