@@ -37,8 +37,14 @@ TURN_SECONDS = 1.0
 MOST_DEATHS = 3
 """Commands or pods that died while they trained the same settings, after which these are given up: a machine that goes
 down is seldom a trial's doing, but one that takes all memory takes its pod down each time."""
+HOPELESS = 3
+"""Trials that fail before one succeeds, after which the search is given up."""
+MOST_REPEATS = 10
+"""Proposals in a row that repeat earlier trials, after which the space is taken to hold nothing new."""
 EPOCHS = "epochs"
 """The trial's attribute that tells how many epochs it trains."""
+REPEATS = "repeats"
+"""The trial's attribute that names an earlier trial of the same settings, whose result it took."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
 DEATHS = "deaths"
 """The trial's attribute that tells how many commands or pods died before while they trained its settings."""
@@ -257,6 +263,47 @@ def recover(study: optuna.Study, lives: Callable[[str], bool], ownerless: dict[i
     return found
 
 
+def twin(study: optuna.Study, overrides: dict[str, Any]) -> FrozenTrial | None:
+    """An earlier trial of the same settings that came to its end, well or badly, as another one would."""
+    return next(
+        (
+            trial
+            for trial in study.get_trials(deepcopy=False)
+            if state_of(trial) in ("complete", "pruned", "failed")
+            and trial.user_attrs.get(OVERRIDES) == overrides
+            and REPEATS not in trial.user_attrs
+        ),
+        None,
+    )
+
+
+def repeat(study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None:
+    """End a trial as an earlier one of the same settings ended."""
+    trial.set_user_attr(REPEATS, known.number)
+    for name in (RESULT, ERROR):
+        if name in known.user_attrs:
+            trial.set_user_attr(name, known.user_attrs[name])
+    value = known.value if state_of(known) == "complete" else None
+    study.tell(trial, value, state=known.state, skip_if_finished=True)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Whether the last proposals all repeated earlier trials, and nothing waits to be tried."""
+    trials = study.get_trials(deepcopy=False)
+    if any(state_of(trial) == "waiting" for trial in trials):
+        return False
+    last = [trial for trial in trials if trial.state.is_finished() and state_of(trial) != "lost"][-MOST_REPEATS:]
+    return len(last) == MOST_REPEATS and all(REPEATS in trial.user_attrs for trial in last)
+
+
+def hopeless(study: optuna.Study) -> bool:
+    """Whether HOPELESS trials failed, or diverged, and none did anything else."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    failed = [trial for trial in ended if ERROR in trial.user_attrs]
+    trained = any(state_of(trial) in ("complete", "pruned") for trial in ended if ERROR not in trial.user_attrs)
+    return not trained and len(failed) >= HOPELESS
+
+
 @dataclass(frozen=True)
 class Count:
     """Trials by how they ended."""
@@ -266,6 +313,7 @@ class Count:
     failed: int = 0
     running: int = 0
     lost: int = 0
+    repeated: int = 0
 
     @property
     def spent(self) -> int:
@@ -283,12 +331,12 @@ def count(study: optuna.Study) -> Count:
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """complete, pruned, failed, lost, running or waiting."""
+    """complete, pruned, failed, lost, running or waiting; repeated for what took the result of an earlier trial."""
     name = trial.state.name.lower()
     if name == "fail":
         # What Optuna itself took for dead has neither an error nor a word.
         return "failed" if ERROR in trial.user_attrs else "lost"
-    return name
+    return "repeated" if trial.state.is_finished() and REPEATS in trial.user_attrs else name
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

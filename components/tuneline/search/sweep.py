@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 MOST_FOR_FINALS = 0.4
 """Of a budget's seconds; of its trials it is a third."""
-HOPELESS = 3
-"""Trials that fail before one succeeds, after which the search is given up."""
 TICK_SECONDS = 5.0
 Tell = Callable[[str, int, int, str], None]
 
@@ -113,6 +111,9 @@ class Sweep:
             self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
         studies.propose_first(self.study, self.space, self.recipe)
         self.engine.each(self._search, range(self.engine.workers))
+        if studies.exhausted(self.study):
+            told = f"the last {studies.MOST_REPEATS} proposals repeat what was tried"
+            self.tell("sweep", 0, 0, f"the space holds nothing new: {told}")
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
@@ -177,7 +178,7 @@ class Sweep:
         with self._lock:
             self._beat()  # a machine that slept would take its own for dead
             studies.recover(self.study, self.lives, self._ownerless)  # they are no part of the budget, counted next
-            if self.engine.stop.is_set() or not self._in_time():
+            if self.engine.stop.is_set() or not self._in_time() or studies.exhausted(self.study):
                 return None
             most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()
             return studies.ask(self.study, self.owner, most)
@@ -200,12 +201,22 @@ class Sweep:
         return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * (self.budget.seconds or 0.0))
 
     def _one(self, trial: optuna.Trial) -> None:
-        """Train one proposal and tell the study how it went."""
+        """Train one proposal, or take the result of an earlier trial of the same settings."""
+        overrides = suggest(trial, self.space)
+        trial.set_user_attr(studies.OVERRIDES, overrides)
+        if not (known := studies.twin(self.study, overrides)):
+            self._train(trial, overrides)
+            return
+        studies.repeat(self.study, trial, known)
+        self._say(trial.number, f"has the settings of trial {known.number}, and so its result")
+        if error := known.user_attrs.get(studies.ERROR):
+            self._give_up(error)
+
+    def _train(self, trial: optuna.Trial, overrides: dict[str, Any]) -> None:
+        """Train a trial and tell the study how it went."""
         import optuna
 
         states = optuna.trial.TrialState
-        overrides = suggest(trial, self.space)
-        trial.set_user_attr(studies.OVERRIDES, overrides)
         minimal = self.settings.metric == "loss"
 
         def on_epoch(epoch: int, numbers: dict[str, float]) -> bool:
@@ -230,6 +241,7 @@ class Sweep:
         except TrialLost as error:
             studies.lose(self.study, trial, str(error), blame=True)
             self._say(trial.number, f"lost: {error}")
+            self._give_up(str(error))
         except InputError as error:
             trial.set_user_attr(studies.ERROR, str(error))
             bad = isinstance(error, DivergedError)  # the search is to learn that such settings are
@@ -244,8 +256,7 @@ class Sweep:
             self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
 
     def _give_up(self, error: str) -> None:
-        found = studies.count(self.study)
-        if not found.complete and not found.pruned and found.failed >= HOPELESS:
+        if studies.hopeless(self.study):
             raise InputError(f"no trial could be trained; the last one: {error}")
 
     # The finalists.

@@ -16,7 +16,7 @@ import yaml
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError, InputError
 from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
@@ -24,7 +24,7 @@ from tuneline.search.clock import SPENT
 from tuneline.search.data import prepared
 from tuneline.search.engine import configured
 from tuneline.search.finals import standing
-from tuneline.search.job import OutOfTime, Result
+from tuneline.search.job import OutOfTime, Result, TrialLost
 from tuneline.search.outcome import sentence
 from tuneline.search.report import front
 from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
@@ -60,14 +60,12 @@ ONE_RATE = {"space": {"train.learning_rate": [GOOD, BAD], "train.epochs": [8]}, 
 def test_a_bad_trial_is_stopped_long_before_its_last_epoch_and_a_good_one_is_not(sweep):
     search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random"}, "7trials")
     search.run()
-    by_rate: dict[float, list[optuna.trial.FrozenTrial]] = {GOOD: [], BAD: []}
-    for trial in search.study.trials:
-        by_rate[trial.params["train.learning_rate"]].append(trial)
-    assert len(by_rate[BAD]) >= 2
-    for trial in by_rate[BAD]:
-        assert studies.state_of(trial) == "pruned"
-        assert max(trial.intermediate_values) <= 4
-    assert {studies.state_of(trial) for trial in by_rate[GOOD]} == {"complete"}
+    trained = [trial for trial in search.study.trials if studies.state_of(trial) != "repeated"]
+    by_rate = {trial.params["train.learning_rate"]: trial for trial in trained}
+    assert len(trained) == len(by_rate) == 2
+    assert studies.state_of(by_rate[BAD]) == "pruned"
+    assert max(by_rate[BAD].intermediate_values) <= 4
+    assert studies.state_of(by_rate[GOOD]) == "complete"
     assert search.standings()[0]["overrides"]["train.learning_rate"] == GOOD
 
 
@@ -75,7 +73,35 @@ def test_nothing_is_stopped_where_the_pruner_is_none(sweep):
     search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random", "pruner": "none"}, "4trials")
     search.run()
     assert studies.count(search.study).pruned == 0
-    assert studies.count(search.study).complete == 4
+    assert studies.count(search.study).complete == 2
+
+
+@pytest.mark.parametrize("budget", ["1h", "9trials"])
+def test_a_space_that_holds_nothing_new_is_searched_no_longer_and_its_finalists_are_repeated(sweep, engine, budget):
+    block = ONE_RATE | {"seeds": 2}
+    search = sweep(block, budget)
+    search.run()
+    found = studies.count(search.study)
+    assert (found.complete, found.pruned, found.spent) == (1, 1, 2)
+    assert found.repeated >= studies.MOST_REPEATS
+    runs = engine.run.api.search_runs([engine.run.experiment], "tags.`tuneline.step` = 'trial'")
+    assert len(runs) == 3  # the good one, the bad one, and the good one with another seed
+    assert [row["seeds"] for row in search.standings()] == [[0, 1]]
+    assert search.heard.count("the space holds nothing new: the last 10 proposals repeat what was tried") == 1
+    repeated = next(trial for trial in search.study.trials if studies.state_of(trial) == "repeated")
+    twin = search.study.trials[repeated.user_attrs[studies.REPEATS]]
+    assert (repeated.params, repeated.state) == (twin.params, twin.state)
+    more = sweep(block, budget, owner="here/2@2")
+    more.run()
+    assert len(more.study.trials) == len(search.study.trials)
+
+
+def test_what_waits_to_be_tried_is_tried_also_where_the_last_proposals_were_repeats(sweep):
+    search = sweep(ONE_RATE | {"seeds": 1}, "1h")
+    search.search()
+    assert studies.exhausted(search.study)
+    search.study.enqueue_trial({"train.learning_rate": BAD})
+    assert not studies.exhausted(search.study)
 
 
 def test_a_budget_of_trials_counts_every_training_and_a_larger_one_goes_on(sweep, engine):
@@ -199,7 +225,7 @@ def test_a_trial_that_is_lost_twice_by_its_own_fault_is_not_tried_a_third_time(s
 @pytest.mark.parametrize("when", ["while it trains", "after its last epoch"])
 def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
     """As by another pod that has heard no heartbeat for five minutes."""
-    search = sweep({"space": {"train.learning_rate": [GOOD]}, "pruner": "none", "seeds": 1}, "2trials")
+    search = sweep({"space": {"train.learning_rate": [GOOD, 4e-3]}, "pruner": "none", "seeds": 1}, "2trials")
     trained, failed = search.engine.trial, optuna.trial.TrialState.FAIL
 
     def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
@@ -216,7 +242,7 @@ def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
     search.engine.trial = trial
     search.run()
     states = [studies.state_of(one) for one in search.study.trials]
-    assert states == ["lost", "complete", "complete"]
+    assert [state for state in states if state != "repeated"] == ["lost", "complete", "complete"]
     assert any("trial 0: lost: another worker took it for dead" in line for line in search.heard)
 
 
@@ -263,6 +289,19 @@ def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep
     block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
     with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
         sweep(block, "9trials").run()
+
+
+@pytest.mark.parametrize("error", [TrialLost("its process was killed"), DivergedError("the loss is no number")])
+def test_a_search_none_of_whose_trials_lives_or_converges_is_given_up_long_before_its_budget_is_spent(sweep, error):
+    search = sweep({"space": {"train.learning_rate": {"low": 1e-3, "high": 1e-2}}}, "30s")
+
+    def trial(*_given: Any, **_named: Any) -> Any:
+        raise error
+
+    search.engine.trial = trial
+    with pytest.raises(InputError, match=f"no trial could be trained; the last one: {error}"):
+        search.run()
+    assert len(search.study.trials) <= 2 * studies.HOPELESS + 1
 
 
 def test_two_workers_share_the_study(sweep, engine):
