@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import address
 from tuneline.config import Recipe, SweepConfig
-from tuneline.errors import InputError, how_to_install, without_credentials
+from tuneline.errors import InputError, how_to_install
 from tuneline.search.space import Range, Space, own, starts, told
-from tuneline.tracking import with_driver
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +65,9 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
-    storage, settings, seed = _storage(url), recipe.sweep, recipe.train.seed
+    from tuneline.search.database import open_storage
+
+    storage, settings, seed = open_storage(url), recipe.sweep, recipe.train.seed
     direction = "minimize" if settings.metric == "loss" else "maximize"
     pruner, first = _pruner(recipe, space), True
     try:
@@ -117,40 +118,6 @@ def _sampler(settings: SweepConfig, seed: int) -> Any:
     return optuna.samplers.TPESampler(
         multivariate=True, group=True, constant_liar=True, n_startup_trials=6, seed=seed
     )  # fmt: skip
-
-
-def _storage(url: str) -> Any:
-    import optuna
-    from sqlalchemy import event
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for attempt in range(5):
-        try:
-            storage = optuna.storages.RDBStorage(
-                with_driver(url), engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-            )  # fmt: skip
-            if storage.engine.name == "sqlite":
-                event.listen(storage.engine, "begin", _lock)
-            return storage
-        except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-            if attempt < 4 and isinstance(error, DBAPIError):
-                time.sleep(0.5)  # another command is making the tables, perhaps
-                continue
-            why = without_credentials(str(error)).splitlines()[0]
-            raise InputError(f"--storage: {without_credentials(url)}: no database for a study there: {why}") from None
-    return None
-
-
-def _lock(connection: Any) -> None:
-    """Have a transaction on SQLite begin with its lock.
-
-    Python's driver begins it with the first write, and SQLite knows no SELECT FOR UPDATE, by which Optuna gives a
-    waiting trial to one of those that ask: two could get it.
-    """
-    connection.connection.driver_connection.isolation_level = None  # no transactions that the driver begins
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _pruner(recipe: Recipe, space: Space) -> Any:

@@ -77,8 +77,11 @@ class Sweep:
     before: float | None = None
 
     def __post_init__(self) -> None:
+        from tuneline.search.database import waits
+
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
         self._running, self._away, self._ownerless = set[int](), False, dict[int, float]()
+        waits(self.study, self._hear_of_database, self.engine.stop)
         before = of_earlier(self.study, self.owner, self.lives) if self.before is None else self.before
         self.clock = Clock(self.study, self.owner, self.budget.seconds, self.started, before)
 
@@ -131,17 +134,21 @@ class Sweep:
 
     @contextmanager
     def _whatever_the_database(self) -> Iterator[None]:
-        """What can be told later: a database that is away for a moment does not end it."""
+        """What can be told later: a database that is away for long does not end it."""
         try:
             yield
         except Exception as error:
             if not (why := trouble(error)):
                 raise
-            if not self._away:
-                self.tell("sweep", 0, 0, f"{why}; tried again")
-            self._away = True
+            self._hear_of_database(why)
         else:
             self._away = False
+
+    def _hear_of_database(self, why: str) -> None:
+        """Says once that it is away."""
+        if not self._away:
+            self.tell("sweep", 0, 0, f"{why}; tried again")
+        self._away = True
 
     def _tick(self, ended: threading.Event) -> None:
         """Keeps the study told that this command lives, and the person how far it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -276,6 +277,36 @@ def test_the_heartbeat_goes_on_after_a_hiccup_of_the_database(sweep, tmp_path, m
         wait_for(lambda: beat() > before)
     told = [line for line in search.heard if "database" in line]
     assert told == ["the study's database: no such table: study_user_attributes; tried again"]
+
+
+def test_a_database_that_is_away_for_a_moment_ends_neither_the_command_nor_a_trial(sweep, tmp_path):
+    block = {"space": {"train.learning_rate": [GOOD, 4e-3], "train.epochs": [2]}, "pruner": "none", "seeds": 1}
+    search = sweep(block, "2trials")
+    trained = search.engine.trial
+    database = sqlite3.connect(tmp_path / "studies.db", isolation_level=None, check_same_thread=False, timeout=60)
+
+    def goes_away() -> None:
+        database.execute("ALTER TABLE trial_values RENAME TO away")
+        threading.Timer(1, database.execute, ["ALTER TABLE away RENAME TO trial_values"]).start()
+
+    def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
+        def heard(epoch: int, numbers: dict[str, float]) -> bool:
+            if epoch == 1:
+                goes_away()
+            return on_epoch(epoch, numbers)
+
+        result = trained(*given, on_epoch=heard, **named)
+        time.sleep(1.5)
+        goes_away()
+        return result
+
+    search.engine.trial = trial
+    search.run()
+    states = [studies.state_of(one) for one in search.study.trials]
+    assert [state for state in states if state != "repeated"] == ["complete", "complete"]
+    told = {line for line in search.heard if "database" in line}
+    assert told == {"the study's database: no such table: trial_values; tried again"}
+    database.close()
 
 
 def wait_for(what: Any) -> None:
