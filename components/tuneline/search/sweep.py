@@ -126,6 +126,9 @@ class Sweep:
         ticks.start()
         try:
             yield
+        except BaseException:
+            self.engine.stop.set()  # a database that is away is waited for no more
+            raise
         finally:
             ended.set()
             ticks.join(TICK_SECONDS)  # what it is about to note is not the last word

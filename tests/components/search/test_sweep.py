@@ -309,6 +309,15 @@ def test_a_database_that_is_away_for_a_moment_ends_neither_the_command_nor_a_tri
     database.close()
 
 
+def test_ctrl_c_waits_for_no_database_that_is_away(sweep, tmp_path):
+    search, started = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials"), time.monotonic()
+    with pytest.raises(KeyboardInterrupt), search._alive():
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            database.execute("ALTER TABLE study_user_attributes RENAME TO away")
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 60
+
+
 def wait_for(what: Any) -> None:
     until = time.monotonic() + 20
     while not what():
