@@ -86,6 +86,18 @@ def _check_choice(key: str, value: Any, schema: type[BaseModel] | None, name: st
         raise ValueError(f"space: {key}: {value!r} given; {message[0].lower()}{message[1:]}") from None
 
 
+def taken(value: Any, kind: Any) -> Any:
+    """A value as a field of this type takes it, however it is written: 2.0 for an int is 2, and 1e-5 is no text.
+
+    Args:
+        value: which the field allows.
+        kind: the field's annotation; values of others than int and float stay as they are.
+    """
+    if kind is int:
+        return int(number(value))
+    return number(value) if kind is float else value
+
+
 def number(value: Any) -> Any:
     """The value as a number, None where it is none: YAML 1.1 reads 1e-5, without a dot, as a text."""
     if isinstance(value, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -82,6 +83,16 @@ def _of_database(error: BaseException | None) -> str | None:
     return None
 
 
+def database_is_away(error: BaseException | None) -> bool:
+    """Whether a database was not to be reached, or too busy: what the next try may not meet."""
+    package = type(error).__module__.partition(".")[0]
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if package == "optuna" and "StorageInternalError" in kinds and error:
+        return database_is_away(error.__cause__)
+    lost = getattr(error, "connection_invalidated", False)
+    return package == "sqlalchemy" and (lost or bool(kinds & {"OperationalError", "InterfaceError", "TimeoutError"}))
+
+
 def _meaning(text: str) -> str:
     for pattern, told in _KNOWN:
         if match := re.search(pattern, text):
@@ -94,13 +105,26 @@ def passes(error: BaseException) -> bool:
     return getattr(error, "error_code", None) in _PASSING_CODES or re.search(_PASSING, str(error)) is not None
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Make a request that may be made twice, for three minutes, until it does not fail in a way that passes."""
-    until = time.monotonic() + _PATIENCE_SECONDS
+def patiently(
+    ask: Callable[[], Answer],
+    passing: Callable[[BaseException], bool] = passes,
+    told: Callable[[str], None] = lambda _why: None,
+    stop: threading.Event | None = None,
+) -> Answer:
+    """Make a request that may be made twice, for three minutes, until it does not fail in a way that passes.
+
+    Args:
+        ask: makes it.
+        passing: whether a failure is one that passes.
+        told: hears of each one that is waited for.
+        stop: set when it is not to be waited for any more.
+    """
+    until, stop = time.monotonic() + _PATIENCE_SECONDS, stop or threading.Event()
     while True:
         try:
             return ask()
         except Exception as error:
-            if not passes(error) or time.monotonic() > until:
+            if not passing(error) or time.monotonic() > until or stop.is_set():
                 raise
-            time.sleep(random.uniform(0.1, 1))
+            told(trouble(error) or type(error).__name__)
+        stop.wait(random.uniform(0.1, 1))

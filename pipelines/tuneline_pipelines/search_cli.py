@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from tuneline.errors import InputError
+from tuneline.errors import InputError, without_credentials
 from tuneline_pipelines.console import JSON, fail, told, verb
 
 app = typer.Typer()
@@ -165,9 +165,24 @@ def _run(
         with LiveSteps(told) as live:
             result = work(open_state(), live.tell)
     except KeyboardInterrupt:
-        again = shlex.join(["tuneline", *sys.argv[1:]])
-        fail(f"stopped; what was finished is kept, and this goes on from there: {again}", 130, as_json)
+        fail(f"stopped; what was finished is kept, and this goes on from there{_again(sys.argv[1:])}", 130, as_json)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
         show(told, result)
+
+
+def _again(words: list[str]) -> str:
+    """How the command is typed again, as the end of a sentence; without passwords, for logs keep what a terminal shows.
+
+    Args:
+        words: of the command, after its name.
+    """
+    kept, told, rest = ["tuneline"], "", iter(words)
+    for word in rest:
+        given = [word, next(rest, "")] if word == "--storage" else [word]
+        if word.startswith("--storage") and ("@" in given[-1] or without_credentials(given[-1]) != given[-1]):
+            told = ", with TUNELINE_SWEEP_STORAGE set"
+        else:
+            kept += map(without_credentials, given)
+    return f"{told}: {shlex.join(kept)}"

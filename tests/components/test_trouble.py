@@ -16,7 +16,7 @@ from infra.local.stack import free_port
 from tuneline.errors import InputError, ServiceError
 from tuneline.step import step
 from tuneline.tracking import PARENT, check_server, client
-from tuneline.trouble import trouble
+from tuneline.trouble import database_is_away, patiently, trouble
 
 
 class Answers(HTTPServer):
@@ -142,6 +142,38 @@ def test_a_study_s_database_that_is_away_is_one_line_without_its_password(tmp_pa
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}")
     sqlite3.connect(tmp_path / "studies.db").execute("DROP TABLE study_user_attributes")
     assert trouble(raised(study.set_user_attr, "a", 1)) == "the study's database: no such table: study_user_attributes"
+
+
+def test_a_database_that_is_away_is_asked_again_and_one_that_refuses_is_not(tmp_path: Path) -> None:
+    import optuna
+    import sqlalchemy
+
+    there = sqlalchemy.create_engine(f"postgresql+psycopg2://me:hunter2@127.0.0.1:{free_port()}/studies")
+    assert database_is_away(raised(there.connect))
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    database = sqlite3.connect(tmp_path / "studies.db", isolation_level=None)
+    database.execute("ALTER TABLE study_user_attributes RENAME TO away")
+    heard: list[str] = []
+
+    def told(why: str) -> None:
+        heard.append(why)
+        if len(heard) == 2:
+            database.execute("ALTER TABLE away RENAME TO study_user_attributes")
+
+    patiently(lambda: study.set_user_attr("a", 1), database_is_away, told)
+    assert heard == ["the study's database: no such table: study_user_attributes"] * 2
+    assert study.user_attrs == {"a": 1}
+    stop = threading.Event()
+    stop.set()
+    database.execute("ALTER TABLE study_user_attributes RENAME TO away")
+    assert database_is_away(raised(patiently, lambda: study.set_user_attr("a", 1), database_is_away, told, stop))
+    assert len(heard) == 2
+    memory = sqlalchemy.create_engine("sqlite://").connect()
+    memory.execute(sqlalchemy.text("CREATE TABLE rows (id INTEGER UNIQUE)"))
+    insert = sqlalchemy.text("INSERT INTO rows VALUES (1)")
+    memory.execute(insert)
+    for error in (raised(memory.execute, insert), ZeroDivisionError(), InputError("x")):
+        assert not database_is_away(error)
 
 
 def test_a_database_whose_driver_is_not_installed_is_told_with_what_to_do() -> None:

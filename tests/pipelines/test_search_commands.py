@@ -169,3 +169,24 @@ def test_where_a_sweep_cannot_write_its_winner_is_told_before_it_trains(ask, own
     assert why in done.stderr
     assert (tmp_path / "mine.yaml").read_text() == "# mine\n"
     assert not (own_store / "search").exists()
+
+
+@pytest.mark.parametrize(("storage", "told"), [
+    (["--storage", "postgresql://me:hunter2@db/studies"], ", with TUNELINE_SWEEP_STORAGE set: tuneline sweep text"),
+    (["--storage=postgresql://me:hunter 2@db/studies"], ", with TUNELINE_SWEEP_STORAGE set: tuneline sweep text"),
+    (["--storage", "postgresql://db/studies?user=me&password=hunter2"], ", with TUNELINE_SWEEP_STORAGE set: tuneline"),
+    (["--storage", "sqlite:///studies.db"], ": tuneline sweep text --storage sqlite:///studies.db"),
+])  # fmt: skip
+def test_a_command_that_is_stopped_says_how_it_goes_on_and_no_password(ask, own_store, monkeypatch, storage, told):
+    def stopped(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tuneline_pipelines.sweep.sweep", stopped)
+    words = ["sweep", "text", *storage, "--budget", "9trials", "data.corrections=s3://key:hunter2@bucket/a.csv"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/tuneline", *words])
+    done = ask("sweep", *storage, "--budget", "9trials", "--json")
+    assert done.exit_code == 130
+    for text in (done.stderr, json.loads(done.stdout)["error"]):
+        assert f"this goes on from there{told}" in text
+        assert "--budget 9trials data.corrections=s3://bucket/a.csv" in text
+        assert "hunter" not in text

@@ -31,13 +31,14 @@ from tuneline.progress import say
 from tuneline.recipe import validate
 from tuneline.search import outcome
 from tuneline.search.budget import Budget
+from tuneline.search.clock import spent
 from tuneline.search.data import without_test
 from tuneline.search.engine import Engine
 from tuneline.search.origins import Origins
 from tuneline.search.record import SearchRun
 from tuneline.search.space import Space, readings, space_from, space_given, space_of, study_name, told
 from tuneline.search.study import RUN, open_study, run_of
-from tuneline.search.sweep import SPENT, Sweep, reading
+from tuneline.search.sweep import Sweep, reading
 from tuneline.step import Artifact, Metrics, guarded
 from tuneline.tracking import EXPERIMENT
 
@@ -218,7 +219,7 @@ def _joined(
     sweep = Sweep(
         asked.recipe, asked.space, folders, asked.budget, Engine(folder, run, origins=origins), study, _teller(), owner,
         lambda known: known == owner or not known.startswith(tries), beside=len(asked.workers),
-        before=sum(_spent(study, asked.job, kind) for kind in after),
+        before=_earlier(study, tries) + sum(_spent(study, asked.job, kind) for kind in after),
     )  # fmt: skip
     try:
         yield sweep
@@ -243,12 +244,17 @@ def _run(asked: Asked, known: str) -> SearchRun:
     return SearchRun.open("sweep", recipe, params, None, asked.job, known, experiment=experiment)
 
 
+def _earlier(study: optuna.Study, tries: str) -> float:
+    """Seconds that the dead tries of a pod took; those of the pods beside it run with its own."""
+    return sum(note["seconds"] for whose, note in spent(study) if whose.startswith(tries))
+
+
 def _spent(study: optuna.Study, job: str, kind: str) -> float:
     """Seconds that the pods of a kind took, which work side by side; the tries of one follow on each other."""
-    seconds: dict[str, float] = defaultdict(float)
-    for key, value in study.user_attrs.items():
-        if key.startswith(start := f"{SPENT}{job}/{kind} "):
-            seconds[key.removeprefix(start).partition("@")[0]] += value
+    start, seconds = f"{job}/{kind} ", defaultdict[str, float](float)
+    for whose, note in spent(study):
+        if whose.startswith(start):
+            seconds[whose.removeprefix(start).partition("@")[0]] += note["seconds"]
     return max(seconds.values(), default=0.0)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from math import hypot
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 _FINAL = "final "
 """How an attribute of the study begins that holds a finalist's result with another seed."""
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+      2.110, 2.101, 2.093)  # fmt: skip
+"""Student's t at 0.975 with 1, 2, ... degrees of freedom: one less than seeds, of which there are 20 at most."""
 
 
 def attribute(number: int, seed: int) -> str:
@@ -72,12 +76,26 @@ def comparable(trained: dict[int, set[int]]) -> tuple[set[int], set[int]]:
 
 
 def standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str) -> dict[str, Any]:
-    """A finalist: the mean over seeds of the score and of the ends of its intervals."""
-    ends = list(zip(*(result.value(metric) for result in results), strict=True))
-    score, low, high = (fmean(values) for values in ends)
+    """A finalist: the mean over seeds of the score, with a 95% interval for other rows and other seeds.
+
+    What the rows and what the seeds make of the mean are independent, and their arms add as squares do. The rows' arm
+    is the mean over seeds of each training's own, because all are scored on the same rows; the seeds' is Student's t,
+    with one degree of freedom less than seeds, times the standard error of the mean. With one seed only the rows are
+    in it.
+    """
+    scores, lows, highs = (list(ends) for ends in zip(*(result.value(metric) for result in results), strict=True))
+    score, most = fmean(scores), float("inf") if metric == "loss" else 1.0
+    seeds = _arm_of_seeds(scores)
     return {
-        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
-        "score": score, "low": low, "high": high,
-        "scores": list(ends[0]), "seeds": [result.seed for result in results],
+        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES], "score": score,
+        "low": max(score - hypot(score - fmean(lows), seeds), 0.0),
+        "high": min(score + hypot(fmean(highs) - score, seeds), most),
+        "scores": scores, "seeds": [result.seed for result in results],
         "seconds": fmean(result.seconds for result in results),
     }  # fmt: skip
+
+
+def _arm_of_seeds(scores: list[float]) -> float:
+    """How far the mean of trainings that differ by their seeds may be from that of all seeds."""
+    count = len(scores)
+    return _T[count - 2] * stdev(scores) / count**0.5 if count > 1 else 0.0

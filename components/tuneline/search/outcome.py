@@ -38,8 +38,8 @@ def conclude(search: Sweep, name: str, output: Path) -> dict[str, Any]:
     count = study.count(search.study)
     result: dict[str, Any] = {
         "status": "succeeded", "study": name, "run_id": search.engine.run.run_id, "metric": search.settings.metric,
-        "budget": search.budget.text, "seconds": round(search.elapsed, 1), "trials": trials, "finalists": standings,
-        "best": None, "counts": {**count.__dict__, "finals": trained(search.study)},
+        "budget": search.budget.text, "seconds": round(search.clock.elapsed, 1), "trials": trials,
+        "finalists": standings, "best": None, "counts": {**count.__dict__, "finals": trained(search.study)},
     }  # fmt: skip
     best = standings[0]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,8 @@ def sentence(result: dict[str, Any]) -> str:
     """The outcome in a sentence."""
     best, runner_up = result["best"], next(iter(result["finalists"][1:]), None)
     what = f"{report.spell(best['overrides'])} wins with validation {result['metric']} {best['score']:.4f}"
-    over = f", the mean of {len(best['seeds'])} seeds" if len(best["seeds"]) > 1 else ", with one seed"
+    many = len(best["seeds"]) > 1
+    over = f", the mean of {len(best['seeds'])} seeds" if many else ", with one seed, which is an anecdote"
     if runner_up is None:
         return f"{what}{over}."
     gap = abs(best["score"] - runner_up["score"])

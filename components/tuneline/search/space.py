@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneline import checkpoint
 from tuneline.artifacts import PreparedData, address, read_split
-from tuneline.config import ModelConfig, Recipe
-from tuneline.dimensions import BALANCE, number
+from tuneline.config import SECTIONS, ModelConfig, Recipe
+from tuneline.dimensions import BALANCE, number, taken
 from tuneline.errors import InputError
 from tuneline.search.engine import configured, spelled_out
 
@@ -91,14 +91,21 @@ def space_of(recipe: Recipe, data: Path) -> Space:
 
 def space_given(recipe: Recipe) -> Space:
     """What the recipe's sweep.space says; nothing where it leaves that to the defaults."""
-    return {key: _given(spec) for key, spec in recipe.sweep.space.items()}
+    return {key: _given(key, spec) for key, spec in recipe.sweep.space.items()}
 
 
-def _given(spec: Any) -> Choices | Range:
+def _given(key: str, spec: Any) -> Choices | Range:
+    kind = _kind(key)
     if isinstance(spec, list):
-        return Choices(tuple(spec))
-    low, high = number(spec["low"]), number(spec["high"])
-    return Range(low, high, bool(spec.get("log")), isinstance(low, int) and isinstance(high, int))
+        return Choices(tuple(taken(value, kind) for value in spec))
+    low, high = taken(number(spec["low"]), kind), taken(number(spec["high"]), kind)
+    return Range(low, high, bool(spec.get("log")), whole=kind is not float)
+
+
+def _kind(key: str) -> Any:
+    """The annotation of a key's field; None of `balance`, which is none."""
+    section, _, name = key.partition(".")
+    return SECTIONS[section].model_fields[name].annotation if name else None
 
 
 def _lengths(model: ModelConfig, data: Path) -> list[int]:

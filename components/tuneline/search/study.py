@@ -1,7 +1,7 @@
 """The search's memory: an Optuna study in a database, which any number of commands, here or elsewhere, may share.
 
 A trial that was under way when its command died is proposed again. Whether it died is seen at once on the same machine,
-and after five minutes without a heartbeat from another.
+and after five minutes without a heartbeat from another. Settings that MOST_DEATHS commands died of are given up.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tuneline.artifacts import address
 from tuneline.config import Recipe, SweepConfig
-from tuneline.errors import InputError, how_to_install, without_credentials
+from tuneline.errors import InputError, how_to_install
 from tuneline.search.space import Range, Space, own, starts, told
-from tuneline.tracking import with_driver
 
 if TYPE_CHECKING:
     import optuna
@@ -35,9 +33,20 @@ OWNERLESS_SECONDS = 60.0
 """How long a trial that was asked for may be without an owner's name, which is told in the next statement."""
 TURN_SECONDS = 1.0
 """How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
+MOST_DEATHS = 3
+"""Commands or pods that died while they trained the same settings, after which these are given up: a machine that goes
+down is seldom a trial's doing, but one that takes all memory takes its pod down each time."""
+HOPELESS = 3
+"""Trials that fail before one succeeds, after which the search is given up."""
+MOST_REPEATS = 10
+"""Proposals in a row that repeat earlier trials, after which the space is taken to hold nothing new."""
 EPOCHS = "epochs"
 """The trial's attribute that tells how many epochs it trains."""
+REPEATS = "repeats"
+"""The trial's attribute that names an earlier trial of the same settings, whose result it took."""
 OWNER, LOST, RESULT, OVERRIDES, ERROR, AGAIN = "owner", "lost", "result", "overrides", "error", "again"
+DEATHS = "deaths"
+"""The trial's attribute that tells how many commands or pods died before while they trained its settings."""
 
 
 def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = "") -> tuple[optuna.Study, bool]:
@@ -56,9 +65,11 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # Sweep records it
-    storage, settings, seed = _storage(url), recipe.sweep, recipe.train.seed
+    from tuneline.search.database import open_storage
+
+    storage, settings, seed = open_storage(url), recipe.sweep, recipe.train.seed
     direction = "minimize" if settings.metric == "loss" else "maximize"
-    pruner, first = _pruner(settings, space), True
+    pruner, first = _pruner(recipe, space), True
     try:
         study = optuna.create_study(storage=storage, study_name=name, direction=direction, pruner=pruner)
         study.set_user_attr(SEARCHED, _searched(settings, space))
@@ -78,7 +89,7 @@ def open_study(url: str, name: str, recipe: Recipe, space: Space, origin: str = 
 
 
 def propose_first(study: optuna.Study, space: Space, recipe: Recipe) -> None:
-    """Have the recipe's own values tried, once, so that no search ends below what it started from; then some others.
+    """Have the recipe's own values tried, once, so that the search knows what it started from; then some others.
 
     Which others, space.starts says; a random search draws all but the first.
     """
@@ -109,51 +120,17 @@ def _sampler(settings: SweepConfig, seed: int) -> Any:
     )  # fmt: skip
 
 
-def _storage(url: str) -> Any:
-    import optuna
-    from sqlalchemy import event
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    for attempt in range(5):
-        try:
-            storage = optuna.storages.RDBStorage(
-                with_driver(url), engine_kwargs=patience, heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS, heartbeat_stale_trial_callback=_again,
-            )  # fmt: skip
-            if storage.engine.name == "sqlite":
-                event.listen(storage.engine, "begin", _lock)
-            return storage
-        except (SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-            if attempt < 4 and isinstance(error, DBAPIError):
-                time.sleep(0.5)  # another command is making the tables, perhaps
-                continue
-            why = without_credentials(str(error)).splitlines()[0]
-            raise InputError(f"--storage: {without_credentials(url)}: no database for a study there: {why}") from None
-    return None
-
-
-def _lock(connection: Any) -> None:
-    """Have a transaction on SQLite begin with its lock.
-
-    Python's driver begins it with the first write, and SQLite knows no SELECT FOR UPDATE, by which Optuna gives a
-    waiting trial to one of those that ask: two could get it.
-    """
-    connection.connection.driver_connection.isolation_level = None  # no transactions that the driver begins
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _pruner(settings: SweepConfig, space: Space) -> Any:
+def _pruner(recipe: Recipe, space: Space) -> Any:
     import optuna
 
     from tuneline.search.halving import Halving
 
-    if settings.pruner == "none":
+    if recipe.sweep.pruner == "none":
         return optuna.pruners.NopPruner()
-    if settings.pruner == "asha":
+    if recipe.sweep.pruner == "asha":
         return Halving()
     epochs = space.get("train.epochs")
-    most = 1000 if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
+    most = recipe.train.epochs if epochs is None else epochs.high if isinstance(epochs, Range) else max(epochs.values)
     return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(int(most), 2), reduction_factor=3)
 
 
@@ -169,11 +146,9 @@ def ask(study: optuna.Study, owner: str, most: int | None) -> optuna.Trial | Non
         owner: who will train it.
         most: how many trials a budget allows; None for no limit.
     """
-    storage: Any = study._storage
     while most is None or count(study).spent < most:
-        trial = study.ask()
-        trial.set_user_attr(OWNER, owner)
-        storage.record_heartbeat(trial._trial_id)
+        if not (trial := _owned(study, owner)):
+            continue
         if most is None or count(study).spent <= most:
             return trial
         lose(study, trial, "given back: others asked for the last of the budget at the same time")
@@ -181,54 +156,119 @@ def ask(study: optuna.Study, owner: str, most: int | None) -> optuna.Trial | Non
     return None
 
 
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Propose a lost trial's settings again, once; what is lost twice has its reasons."""
-    if not trial.user_attrs.get(AGAIN):
-        _propose(study, trial, again=True)
+def _owned(study: optuna.Study, owner: str) -> optuna.Trial | None:
+    """A trial with its owner's name; None where that took so long that others took the trial for dead."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    storage: Any = study._storage
+    trial = study.ask()
+    try:
+        trial.set_user_attr(OWNER, owner)
+    except UpdateFinishedTrialError:
+        return None
+    storage.record_heartbeat(trial._trial_id)
+    return trial
 
 
-def _propose(study: optuna.Study, trial: FrozenTrial, again: bool) -> None:
-    """Have a trial's settings tried once more: what it drew, and what it was to draw by an earlier proposal."""
-    if settings := trial.system_attrs.get("fixed_params", {}) | trial.params:
-        study.enqueue_trial(settings, user_attrs={AGAIN: again})
-
-
-def lose(study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame: bool = False) -> None:
-    """End a trial that was not trained to its end, and propose its settings again.
+def lose(
+    study: optuna.Study, trial: FrozenTrial | optuna.Trial, why: str, blame: bool = False, died: bool = False
+) -> bool:
+    """End a trial that was not trained to its end, and propose its settings again, unless others did or it is given up.
 
     Args:
         study: the study.
         trial: the trial.
         why: how it was lost.
         blame: whether it may be its own fault: such a one gets one more try, others as many as it takes.
+        died: whether its owner died while it trained: settings that this befalls MOST_DEATHS times are given up.
+
+    Returns:
+        Whether its settings are proposed again.
     """
-    import optuna
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
 
-    number, before = trial.number, bool(trial.user_attrs.get(AGAIN))
-    given_up = blame and before
-    frozen = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
+    frozen = next(one for one in study.get_trials(deepcopy=False) if one.number == trial.number)
+    again, deaths = bool(frozen.user_attrs.get(AGAIN)), frozen.user_attrs.get(DEATHS, 0) + died
+    given_up = blame and again
+    if died and deaths >= MOST_DEATHS:
+        given_up, why = True, f"given up: {deaths} commands or pods died while they trained it"
     storage: Any = study._storage
-    storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
-    study.tell(number, state=optuna.trial.TrialState.FAIL)
-    if not given_up:
-        _propose(study, frozen, again=blame or before)
+    try:
+        storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
+        storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
+    except UpdateFinishedTrialError:  # of several that find it dead at once, one is the first
+        return False
+    # What it drew, and what it was to draw by an earlier proposal.
+    settings = frozen.system_attrs.get("fixed_params", {}) | frozen.params
+    if settings and not given_up:
+        study.enqueue_trial(settings, user_attrs={AGAIN: again or blame, DEATHS: deaths})
+    return not given_up
 
 
-def recover(study: optuna.Study, lives: Callable[[str], bool]) -> int:
-    """Propose again what was under way in commands that were killed; gives how many trials that are."""
-    import optuna
+def recover(study: optuna.Study, lives: Callable[[str], bool], ownerless: dict[int, float]) -> int:
+    """Propose again what was under way in commands that were killed; gives how many trials that are.
 
-    def is_dead(trial: FrozenTrial) -> bool:
-        if owner := trial.user_attrs.get(OWNER):
-            return not lives(owner)
-        started = trial.datetime_start
-        return started is not None and (datetime.now() - started).total_seconds() > OWNERLESS_SECONDS
+    Args:
+        study: the study.
+        lives: whether a command still runs, as far as can be seen from here.
+        ownerless: when this process first saw a trial without an owner, by the trial's id and time.monotonic; kept
+            from call to call. The time that stands with a trial is of its maker's clock, and perhaps time zone.
+    """
+    from optuna.trial import TrialState
 
-    running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-    dead = [trial for trial in running if is_dead(trial)]
-    for trial in dead:
-        lose(study, trial, "its command was killed")
-    return len(dead)
+    storage: Any = study._storage
+    stale, now = set(storage._get_stale_trial_ids(study._study_id)), time.monotonic()
+    found = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial._trial_id in stale:
+            found += lose(study, trial, "its command was not heard of for minutes", died=True)
+        elif owner := trial.user_attrs.get(OWNER):
+            found += not lives(owner) and lose(study, trial, "its command was killed", died=True)
+        elif now - ownerless.setdefault(trial._trial_id, now) > OWNERLESS_SECONDS:
+            found += lose(study, trial, "its command was killed")
+    return found
+
+
+def twin(study: optuna.Study, overrides: dict[str, Any]) -> FrozenTrial | None:
+    """An earlier trial of the same settings that came to its end, well or badly, as another one would."""
+    return next(
+        (
+            trial
+            for trial in study.get_trials(deepcopy=False)
+            if state_of(trial) in ("complete", "pruned", "failed")
+            and trial.user_attrs.get(OVERRIDES) == overrides
+            and REPEATS not in trial.user_attrs
+        ),
+        None,
+    )
+
+
+def repeat(study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None:
+    """End a trial as an earlier one of the same settings ended."""
+    trial.set_user_attr(REPEATS, known.number)
+    for name in (RESULT, ERROR):
+        if name in known.user_attrs:
+            trial.set_user_attr(name, known.user_attrs[name])
+    value = known.value if state_of(known) == "complete" else None
+    study.tell(trial, value, state=known.state, skip_if_finished=True)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Whether the last proposals all repeated earlier trials, and nothing waits to be tried."""
+    trials = study.get_trials(deepcopy=False)
+    if any(state_of(trial) == "waiting" for trial in trials):
+        return False
+    last = [trial for trial in trials if trial.state.is_finished() and state_of(trial) != "lost"][-MOST_REPEATS:]
+    return len(last) == MOST_REPEATS and all(REPEATS in trial.user_attrs for trial in last)
+
+
+def hopeless(study: optuna.Study) -> bool:
+    """Whether HOPELESS trials failed, or diverged, and none did anything else."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    failed = [trial for trial in ended if ERROR in trial.user_attrs]
+    trained = any(state_of(trial) in ("complete", "pruned") for trial in ended if ERROR not in trial.user_attrs)
+    return not trained and len(failed) >= HOPELESS
 
 
 @dataclass(frozen=True)
@@ -240,6 +280,7 @@ class Count:
     failed: int = 0
     running: int = 0
     lost: int = 0
+    repeated: int = 0
 
     @property
     def spent(self) -> int:
@@ -249,7 +290,7 @@ class Count:
 
 def count(study: optuna.Study) -> Count:
     """How many trials ended how."""
-    found = dict.fromkeys(("complete", "pruned", "failed", "running", "lost"), 0)
+    found = dict.fromkeys(Count.__dataclass_fields__, 0)
     for trial in study.get_trials(deepcopy=False):
         if (state := state_of(trial)) in found:
             found[state] += 1
@@ -257,12 +298,12 @@ def count(study: optuna.Study) -> Count:
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """complete, pruned, failed, lost, running or waiting."""
+    """complete, pruned, failed, lost, running or waiting; repeated for what took the result of an earlier trial."""
     name = trial.state.name.lower()
     if name == "fail":
-        # A heartbeat that stopped leaves neither an error nor a word.
+        # What Optuna itself took for dead has neither an error nor a word.
         return "failed" if ERROR in trial.user_attrs else "lost"
-    return name
+    return "repeated" if trial.state.is_finished() and REPEATS in trial.user_attrs else name
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

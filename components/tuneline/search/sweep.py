@@ -21,6 +21,7 @@ from tuneline.errors import DivergedError, InputError
 from tuneline.search import finals
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
+from tuneline.search.clock import Clock, of_earlier
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 from tuneline.search.space import Space, suggest
@@ -34,11 +35,7 @@ if TYPE_CHECKING:
 
 MOST_FOR_FINALS = 0.4
 """Of a budget's seconds; of its trials it is a third."""
-HOPELESS = 3
-"""Trials that fail before one succeeds, after which the search is given up."""
 TICK_SECONDS = 5.0
-SPENT = "spent "
-"""How an attribute of the study begins that holds a command's seconds."""
 Tell = Callable[[str, int, int, str], None]
 
 
@@ -63,7 +60,7 @@ class Sweep:
         lives: whether a process still runs.
         started: by time.monotonic, when the command began.
         beside: how many such commands, this one included, will share the finalists' trainings.
-        before: seconds that others have spent before this command began.
+        before: seconds that others have spent before this command began; None for those of commands that are over.
     """
 
     recipe: Recipe
@@ -77,12 +74,16 @@ class Sweep:
     lives: Callable[[str], bool]
     started: float = field(default_factory=time.monotonic)
     beside: int = 1
-    before: float = 0.0
+    before: float | None = None
 
     def __post_init__(self) -> None:
+        from tuneline.search.database import waits
+
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
-        self._running, self._away = set[int](), False
-        self._spent_before = self.before + self._earlier()
+        self._running, self._away, self._ownerless = set[int](), False, dict[int, float]()
+        waits(self.study, self._hear_of_database, self.engine.stop)
+        before = of_earlier(self.study, self.owner, self.lives) if self.before is None else self.before
+        self.clock = Clock(self.study, self.owner, self.budget.seconds, self.started, before)
 
     def run(self) -> None:
         """Search, then repeat the finalists; what comes of it stands in the study.
@@ -90,8 +91,9 @@ class Sweep:
         Raises:
             InputError: no settings can be trained.
         """
-        self.search()
-        self.repeat(self.finals())
+        with self._alive():
+            self._search_all()
+            self.engine.each(self._final, self.finals())
 
     def search(self) -> None:
         """Train what is proposed, until what is left of the budget is the finalists'.
@@ -99,64 +101,57 @@ class Sweep:
         Raises:
             InputError: no settings can be trained.
         """
-        if lost := studies.recover(self.study, self.lives):
-            self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
-        studies.propose_first(self.study, self.space, self.recipe)
         with self._alive():
-            self.engine.each(self._search, range(self.engine.workers))
+            self._search_all()
 
     def repeat(self, finals: Iterable[Final]) -> None:
         """Train finalists with other seeds."""
         with self._alive():
             self.engine.each(self._final, finals)
 
+    def _search_all(self) -> None:
+        if lost := studies.recover(self.study, self.lives, self._ownerless):
+            self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
+        studies.propose_first(self.study, self.space, self.recipe)
+        self.engine.each(self._search, range(self.engine.workers))
+        if studies.exhausted(self.study):
+            told = f"the last {studies.MOST_REPEATS} proposals repeat what was tried"
+            self.tell("sweep", 0, 0, f"the space holds nothing new: {told}")
+
     @contextmanager
     def _alive(self) -> Iterator[None]:
-        """Meanwhile the study is told that this command lives, and for how long it has."""
+        """Meanwhile the study is told that this command lives, and for how long it has; then that it has ended."""
         ended = threading.Event()
-        threading.Thread(target=self._tick, args=(ended,), daemon=True).start()
+        ticks = threading.Thread(target=self._tick, args=(ended,), daemon=True)
+        ticks.start()
         try:
             yield
+        except BaseException:
+            self.engine.stop.set()  # a database that is away is waited for no more
+            raise
         finally:
             ended.set()
+            ticks.join(TICK_SECONDS)  # what it is about to note is not the last word
             with self._whatever_the_database():
-                self._note_spent()
+                self.clock.note(ended=True)
 
     @contextmanager
     def _whatever_the_database(self) -> Iterator[None]:
-        """What can be told later: a database that is away for a moment does not end it."""
+        """What can be told later: a database that is away for long does not end it."""
         try:
             yield
         except Exception as error:
             if not (why := trouble(error)):
                 raise
-            if not self._away:
-                self.tell("sweep", 0, 0, f"{why}; tried again")
-            self._away = True
+            self._hear_of_database(why)
         else:
             self._away = False
 
-    def _earlier(self) -> float:
-        """Seconds that commands which are no more have spent on this study."""
-        attributes = self.study.user_attrs
-        spent = {key.removeprefix(SPENT): value for key, value in attributes.items() if key.startswith(SPENT)}
-        return sum(value for owner, value in spent.items() if owner != self.owner and not self.lives(owner))
-
-    def _note_spent(self) -> None:
-        self.study.set_user_attr(f"{SPENT}{self.owner}", self.elapsed - self._spent_before)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds spent so far, by commands before this one too."""
-        return self._spent_before + time.monotonic() - self.started
-
-    @property
-    def _left(self) -> float:
-        return (self.budget.seconds or float("inf")) - self.elapsed
-
-    @property
-    def _deadline(self) -> float:
-        return time.monotonic() + self._left
+    def _hear_of_database(self, why: str) -> None:
+        """Says once that it is away."""
+        if not self._away:
+            self.tell("sweep", 0, 0, f"{why}; tried again")
+        self._away = True
 
     def _tick(self, ended: threading.Event) -> None:
         """Keeps the study told that this command lives, and the person how far it is."""
@@ -166,7 +161,7 @@ class Sweep:
             with self._whatever_the_database():
                 if ticks % 3 == 0:
                     self._beat()
-                    self._note_spent()
+                    self.clock.note()
                 self._show()
 
     def _beat(self) -> None:
@@ -190,13 +185,10 @@ class Sweep:
                 self._show()
 
     def _ask(self) -> optuna.Trial | None:
-        import optuna
-
         with self._lock:
             self._beat()  # a machine that slept would take its own for dead
-            optuna.storages.fail_stale_trials(self.study)  # before the budget is counted, which they are no part of
-            studies.recover(self.study, self.lives)
-            if self.engine.stop.is_set() or not self._in_time():
+            studies.recover(self.study, self.lives, self._ownerless)  # they are no part of the budget, counted next
+            if self.engine.stop.is_set() or not self._in_time() or studies.exhausted(self.study):
                 return None
             most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()
             return studies.ask(self.study, self.owner, most)
@@ -207,7 +199,7 @@ class Sweep:
             return True
         seconds = [trial.user_attrs[studies.RESULT]["seconds"] for trial in studies.ranked(self.study)]
         needed = median(seconds) if seconds else 0.0
-        return self._left - self._seconds_of_finals() > needed
+        return self.clock.left - self._seconds_of_finals() > needed
 
     def _kept_for_finals(self) -> int:
         """Trainings of a budget of trials that finalists will need."""
@@ -219,12 +211,22 @@ class Sweep:
         return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * (self.budget.seconds or 0.0))
 
     def _one(self, trial: optuna.Trial) -> None:
-        """Train one proposal and tell the study how it went."""
+        """Train one proposal, or take the result of an earlier trial of the same settings."""
+        overrides = suggest(trial, self.space)
+        trial.set_user_attr(studies.OVERRIDES, overrides)
+        if not (known := studies.twin(self.study, overrides)):
+            self._train(trial, overrides)
+            return
+        studies.repeat(self.study, trial, known)
+        self._say(trial.number, f"has the settings of trial {known.number}, and so its result")
+        if error := known.user_attrs.get(studies.ERROR):
+            self._give_up(error)
+
+    def _train(self, trial: optuna.Trial, overrides: dict[str, Any]) -> None:
+        """Train a trial and tell the study how it went."""
         import optuna
 
         states = optuna.trial.TrialState
-        overrides = suggest(trial, self.space)
-        trial.set_user_attr(studies.OVERRIDES, overrides)
         minimal = self.settings.metric == "loss"
 
         def on_epoch(epoch: int, numbers: dict[str, float]) -> bool:
@@ -236,7 +238,8 @@ class Sweep:
             trial.set_user_attr(studies.EPOCHS, own.train.epochs)
             result = self.engine.trial(
                 self.recipe, overrides, self.data[reading(own)], f"trial {trial.number}",
-                tags={"tuneline.trial": trial.number}, on_epoch=on_epoch, deadline=self._deadline,
+                tags={"tuneline.trial": trial.number}, on_epoch=on_epoch,
+                deadline=self.clock.deadline(kept=self._seconds_of_finals()),
             )  # fmt: skip
         except Pruned:
             self.study.tell(trial, state=states.PRUNED, skip_if_finished=True)
@@ -248,6 +251,7 @@ class Sweep:
         except TrialLost as error:
             studies.lose(self.study, trial, str(error), blame=True)
             self._say(trial.number, f"lost: {error}")
+            self._give_up(str(error))
         except InputError as error:
             trial.set_user_attr(studies.ERROR, str(error))
             bad = isinstance(error, DivergedError)  # the search is to learn that such settings are
@@ -262,8 +266,7 @@ class Sweep:
             self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
 
     def _give_up(self, error: str) -> None:
-        found = studies.count(self.study)
-        if not found.complete and not found.pruned and found.failed >= HOPELESS:
+        if studies.hopeless(self.study):
             raise InputError(f"no trial could be trained; the last one: {error}")
 
     # The finalists.
@@ -279,14 +282,14 @@ class Sweep:
     def _final(self, which: Final) -> None:
         trial, seed = which
         attribute = finals.attribute(trial.number, seed)
-        if self.engine.stop.is_set() or self._left <= 0 or attribute in self.study.user_attrs:
+        if self.engine.stop.is_set() or self.clock.left <= 0 or attribute in self.study.user_attrs:
             return
         overrides = trial.user_attrs[studies.OVERRIDES] | {"train.seed": seed}
         try:
             data = self.data[reading(configured(self.recipe, overrides))]
             result = self.engine.trial(
                 self.recipe, overrides, data, f"trial {trial.number} seed {seed}",
-                tags={"tuneline.trial": trial.number, "tuneline.finalist": "true"}, deadline=self._deadline,
+                tags={"tuneline.trial": trial.number, "tuneline.finalist": "true"}, deadline=self.clock.deadline(),
             )  # fmt: skip
         except (Interrupted, OutOfTime):
             return
@@ -341,13 +344,13 @@ class Sweep:
             self.tell("sweep", min(done, self.budget.trials), self.budget.trials, f"trials {facts}")
         else:
             total = int(self.budget.seconds or 0)
-            self.tell("sweep", min(int(self.elapsed), total), total, f"seconds {facts}")
+            self.tell("sweep", min(int(self.clock.elapsed), total), total, f"seconds {facts}")
 
     def _eta(self, done: int) -> str:
         if self.budget.seconds is not None:
-            left = max(self._left, 0.0)
+            left = max(self.clock.left, 0.0)
         elif done:
-            left = self.elapsed / done * max((self.budget.trials or 0) - done, 0)
+            left = self.clock.elapsed / done * max((self.budget.trials or 0) - done, 0)
         else:
             return "?"
         return f"{int(left) // 60}:{int(left) % 60:02d}"

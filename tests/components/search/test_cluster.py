@@ -20,8 +20,11 @@ from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
 from tuneline.recipe import validate
 from tuneline.search import study as studies
+from tuneline.search.clock import SPENT
 from tuneline.search.cluster import (
     STORAGE,
+    Asked,
+    _joined,
     conclude_step,
     pinned,
     prepare_step,
@@ -192,6 +195,27 @@ def test_a_worker_s_next_try_takes_up_what_its_dead_one_was_training_and_leaves_
     assert states[:5] == ["complete", "lost", "running", "running", "running"]
     assert pods.study.trials[5].params == dead
     assert states[5] == "complete"
+
+
+def test_a_pod_s_seconds_are_its_own_and_those_of_its_dead_tries_and_of_the_steps_before(
+    pods: Pods, tmp_path: Path
+) -> None:
+    pods.budget = "1h"
+    asked = Asked.of(**pods.arguments())
+    with _joined(asked, "worker 1", tmp_path / "first") as sweep:
+        told = {"at": time.time(), "ended": True}
+        sweep.study.set_user_attr(f"{SPENT}job/worker 1@dead", {"seconds": 100.0, **told})
+        sweep.study.set_user_attr(f"{SPENT}job/worker 1@older", 50.0)  # as an older version told it
+        sweep.study.set_user_attr(f"{SPENT}job/worker 2@ended", {"seconds": 1000.0, **told})
+        sweep.study.set_user_attr(f"{SPENT}other/worker 1@ended", {"seconds": 5000.0, **told})
+
+    def elapsed(who: str, *after: str) -> float:
+        with _joined(asked, who, tmp_path / who, after=after) as joined:
+            return joined.clock.elapsed
+
+    assert elapsed("worker 1") == pytest.approx(150, abs=30)
+    assert elapsed("worker 3") == pytest.approx(0, abs=30)
+    assert elapsed("repeat 0", "worker") == pytest.approx(1000, abs=30)
 
 
 def test_a_study_takes_no_trials_of_weights_that_were_overwritten_under_their_name(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import yaml
 
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
 from tuneline.dimensions import BALANCE
-from tuneline.errors import InputError
+from tuneline.errors import DivergedError, InputError
 from tuneline.recipe import validate
 from tuneline.search import study as studies
 from tuneline.search.budget import Budget
+from tuneline.search.clock import SPENT
 from tuneline.search.data import prepared
 from tuneline.search.engine import configured
-from tuneline.search.job import Result
+from tuneline.search.finals import standing
+from tuneline.search.job import OutOfTime, Result, TrialLost
+from tuneline.search.outcome import sentence
 from tuneline.search.report import front
 from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
 from tuneline.search.sweep import Sweep, reading
@@ -56,14 +61,12 @@ ONE_RATE = {"space": {"train.learning_rate": [GOOD, BAD], "train.epochs": [8]}, 
 def test_a_bad_trial_is_stopped_long_before_its_last_epoch_and_a_good_one_is_not(sweep):
     search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random"}, "7trials")
     search.run()
-    by_rate: dict[float, list[optuna.trial.FrozenTrial]] = {GOOD: [], BAD: []}
-    for trial in search.study.trials:
-        by_rate[trial.params["train.learning_rate"]].append(trial)
-    assert len(by_rate[BAD]) >= 2
-    for trial in by_rate[BAD]:
-        assert studies.state_of(trial) == "pruned"
-        assert max(trial.intermediate_values) <= 4
-    assert {studies.state_of(trial) for trial in by_rate[GOOD]} == {"complete"}
+    trained = [trial for trial in search.study.trials if studies.state_of(trial) != "repeated"]
+    by_rate = {trial.params["train.learning_rate"]: trial for trial in trained}
+    assert len(trained) == len(by_rate) == 2
+    assert studies.state_of(by_rate[BAD]) == "pruned"
+    assert max(by_rate[BAD].intermediate_values) <= 4
+    assert studies.state_of(by_rate[GOOD]) == "complete"
     assert search.standings()[0]["overrides"]["train.learning_rate"] == GOOD
 
 
@@ -71,7 +74,35 @@ def test_nothing_is_stopped_where_the_pruner_is_none(sweep):
     search = sweep(ONE_RATE | {"seeds": 1, "sampler": "random", "pruner": "none"}, "4trials")
     search.run()
     assert studies.count(search.study).pruned == 0
-    assert studies.count(search.study).complete == 4
+    assert studies.count(search.study).complete == 2
+
+
+@pytest.mark.parametrize("budget", ["1h", "9trials"])
+def test_a_space_that_holds_nothing_new_is_searched_no_longer_and_its_finalists_are_repeated(sweep, engine, budget):
+    block = ONE_RATE | {"seeds": 2}
+    search = sweep(block, budget)
+    search.run()
+    found = studies.count(search.study)
+    assert (found.complete, found.pruned, found.spent) == (1, 1, 2)
+    assert found.repeated >= studies.MOST_REPEATS
+    runs = engine.run.api.search_runs([engine.run.experiment], "tags.`tuneline.step` = 'trial'")
+    assert len(runs) == 3  # the good one, the bad one, and the good one with another seed
+    assert [row["seeds"] for row in search.standings()] == [[0, 1]]
+    assert search.heard.count("the space holds nothing new: the last 10 proposals repeat what was tried") == 1
+    repeated = next(trial for trial in search.study.trials if studies.state_of(trial) == "repeated")
+    twin = search.study.trials[repeated.user_attrs[studies.REPEATS]]
+    assert (repeated.params, repeated.state) == (twin.params, twin.state)
+    more = sweep(block, budget, owner="here/2@2")
+    more.run()
+    assert len(more.study.trials) == len(search.study.trials)
+
+
+def test_what_waits_to_be_tried_is_tried_also_where_the_last_proposals_were_repeats(sweep):
+    search = sweep(ONE_RATE | {"seeds": 1}, "1h")
+    search.search()
+    assert studies.exhausted(search.study)
+    search.study.enqueue_trial({"train.learning_rate": BAD})
+    assert not studies.exhausted(search.study)
 
 
 def test_a_budget_of_trials_counts_every_training_and_a_larger_one_goes_on(sweep, engine):
@@ -111,13 +142,61 @@ def test_a_budget_of_time_is_kept_also_by_trials_that_are_under_way(sweep):
 def test_a_budget_of_time_that_is_spent_starts_nothing_more_and_counts_what_dead_commands_spent(sweep):
     block = {"space": {"train.learning_rate": [GOOD]}, "pruner": "none"}
     first = sweep(block, "1h", owner="dead/1@1")
-    first.study.set_user_attr("spent dead/1@1", 3599.5)
+    first.study.set_user_attr("spent dead/1@1", 3599.5)  # as an older version told it
     first.study.set_user_attr("spent alive/2@1", 9999.0)
     search = sweep(block, "1h", lives=lambda owner: owner == "alive/2@1")
-    assert 3599 < search.elapsed < 3700
-    search.started -= 1
+    assert 3599 < search.clock.elapsed < 3700
+    search.clock.started -= 1
     search.run()
     assert [studies.state_of(trial) for trial in search.study.trials] == ["waiting"]
+
+
+def test_seconds_of_a_command_on_another_host_count_once_it_has_ended(sweep):
+    """As of a container, whose host's name the next one does not have; it is never seen to be dead."""
+    block = {"space": {"train.learning_rate": [GOOD, 4e-3]}, "pruner": "none", "seeds": 1, "finalists": 1}
+    first = sweep(block, "1trials", owner="container/1@1")
+    first.clock.started -= 1000
+    first.run()
+    assert sweep(block, "1h", owner="another/1@1").clock.elapsed >= 1000
+
+
+@pytest.mark.parametrize(("ago", "counts"), [(10, False), (299, False), (301, True)])
+def test_seconds_of_a_command_that_tells_no_more_count_after_as_long_as_a_heartbeat_may_be_late(sweep, ago, counts):
+    block = {"space": {"train.learning_rate": [GOOD]}}
+    told = {"seconds": 1000.0, "at": time.time() - ago, "ended": False}
+    sweep(block, "1h").study.set_user_attr(f"{SPENT}elsewhere/1@1", told)
+    assert (sweep(block, "1h").clock.elapsed >= 1000) == counts
+
+
+def test_a_command_that_works_has_not_ended(sweep):
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "1h")
+    with search._alive():
+        search.clock.note()
+        assert not search.study.user_attrs[f"{SPENT}{search.owner}"]["ended"]
+    assert search.study.user_attrs[f"{SPENT}{search.owner}"]["ended"]
+
+
+def test_the_search_leaves_the_finalists_their_part_of_a_budget_of_time(sweep):
+    block = {"space": {"train.epochs": [1, 2, 3]}, "pruner": "none", "finalists": 1, "seeds": 2}
+    search, deadlines = sweep(block, "100s"), []
+    known = search.study.ask({"train.epochs": optuna.distributions.CategoricalDistribution([1, 2, 3])})
+    known.set_user_attr(studies.OVERRIDES, known.params)
+    known.set_user_attr(studies.RESULT, Result({}, 0, 10.0, {"macro_f1": (0.5, 0.5, 0.5)}, 1.0, 9, 1.0, "").row())
+    search.study.tell(known, 0.5)
+
+    def trial(*_given: Any, deadline: float, **_named: Any) -> Any:
+        deadlines.append(deadline - time.monotonic())
+        search.clock.started -= 100
+        raise OutOfTime
+
+    search.engine.trial = trial
+    search.study.enqueue_trial({"train.epochs": next(one for one in (1, 2, 3) if one != known.params["train.epochs"])})
+    search.search()
+    search.clock.started += 100
+    search.repeat(search.finals())
+    of_search, of_finals = deadlines
+    assert of_search == pytest.approx(100 - 11, abs=5)  # the finalist's ten seconds, and a tenth
+    assert of_finals == pytest.approx(100, abs=5)
 
 
 def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_is_left(sweep):
@@ -127,7 +206,7 @@ def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_i
         trial = search.study.ask()
         trial.set_user_attr(studies.OWNER, owner)
         trial.suggest_categorical("train.learning_rate", [GOOD])
-    assert studies.recover(search.study, search.lives) == 1
+    assert studies.recover(search.study, search.lives, {}) == 1
     states = [studies.state_of(trial) for trial in search.study.trials]
     assert states == ["lost", "running", "waiting"]
     assert search.study.trials[2].system_attrs["fixed_params"] == {"train.learning_rate": GOOD}
@@ -147,7 +226,7 @@ def test_a_trial_that_is_lost_twice_by_its_own_fault_is_not_tried_a_third_time(s
 @pytest.mark.parametrize("when", ["while it trains", "after its last epoch"])
 def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
     """As by another pod that has heard no heartbeat for five minutes."""
-    search = sweep({"space": {"train.learning_rate": [GOOD]}, "pruner": "none", "seeds": 1}, "2trials")
+    search = sweep({"space": {"train.learning_rate": [GOOD, 4e-3]}, "pruner": "none", "seeds": 1}, "2trials")
     trained, failed = search.engine.trial, optuna.trial.TrialState.FAIL
 
     def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
@@ -164,7 +243,7 @@ def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
     search.engine.trial = trial
     search.run()
     states = [studies.state_of(one) for one in search.study.trials]
-    assert states == ["lost", "complete", "complete"]
+    assert [state for state in states if state != "repeated"] == ["lost", "complete", "complete"]
     assert any("trial 0: lost: another worker took it for dead" in line for line in search.heard)
 
 
@@ -200,6 +279,45 @@ def test_the_heartbeat_goes_on_after_a_hiccup_of_the_database(sweep, tmp_path, m
     assert told == ["the study's database: no such table: study_user_attributes; tried again"]
 
 
+def test_a_database_that_is_away_for_a_moment_ends_neither_the_command_nor_a_trial(sweep, tmp_path):
+    block = {"space": {"train.learning_rate": [GOOD, 4e-3], "train.epochs": [2]}, "pruner": "none", "seeds": 1}
+    search = sweep(block, "2trials")
+    trained = search.engine.trial
+    database = sqlite3.connect(tmp_path / "studies.db", isolation_level=None, check_same_thread=False, timeout=60)
+
+    def goes_away() -> None:
+        database.execute("ALTER TABLE trial_values RENAME TO away")
+        threading.Timer(1, database.execute, ["ALTER TABLE away RENAME TO trial_values"]).start()
+
+    def trial(*given: Any, on_epoch: Any, **named: Any) -> Any:
+        def heard(epoch: int, numbers: dict[str, float]) -> bool:
+            if epoch == 1:
+                goes_away()
+            return on_epoch(epoch, numbers)
+
+        result = trained(*given, on_epoch=heard, **named)
+        time.sleep(1.5)
+        goes_away()
+        return result
+
+    search.engine.trial = trial
+    search.run()
+    states = [studies.state_of(one) for one in search.study.trials]
+    assert [state for state in states if state != "repeated"] == ["complete", "complete"]
+    told = {line for line in search.heard if "database" in line}
+    assert told == {"the study's database: no such table: trial_values; tried again"}
+    database.close()
+
+
+def test_ctrl_c_waits_for_no_database_that_is_away(sweep, tmp_path):
+    search, started = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials"), time.monotonic()
+    with pytest.raises(KeyboardInterrupt), search._alive():
+        with sqlite3.connect(tmp_path / "studies.db") as database:
+            database.execute("ALTER TABLE study_user_attributes RENAME TO away")
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 60
+
+
 def wait_for(what: Any) -> None:
     until = time.monotonic() + 20
     while not what():
@@ -211,6 +329,19 @@ def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep
     block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
     with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
         sweep(block, "9trials").run()
+
+
+@pytest.mark.parametrize("error", [TrialLost("its process was killed"), DivergedError("the loss is no number")])
+def test_a_search_none_of_whose_trials_lives_or_converges_is_given_up_long_before_its_budget_is_spent(sweep, error):
+    search = sweep({"space": {"train.learning_rate": {"low": 1e-3, "high": 1e-2}}}, "30s")
+
+    def trial(*_given: Any, **_named: Any) -> Any:
+        raise error
+
+    search.engine.trial = trial
+    with pytest.raises(InputError, match=f"no trial could be trained; the last one: {error}"):
+        search.run()
+    assert len(search.study.trials) <= 2 * studies.HOPELESS + 1
 
 
 def test_two_workers_share_the_study(sweep, engine):
@@ -265,6 +396,72 @@ def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_se
 def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
     rows, _ = finals((0,), (0,))
     assert [row["seeds"] for row in rows] == [[0], [0]]
+
+
+def finalist(scores: list[float], metric: str = "macro_f1", arm: float = 0.0) -> dict[str, Any]:
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={studies.OVERRIDES: {}})
+    key = "log_loss" if metric == "loss" else metric
+    results = [Result({}, seed, 1.0, {key: (score, score - arm, score + 2 * arm)}, 1.0, 9, 1.0, "")
+               for seed, score in enumerate(scores)]  # fmt: skip
+    return standing(trial, results, metric)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 20])
+def test_a_finalist_s_interval_is_of_rows_and_of_seeds(seeds):
+    from scipy.stats import t
+
+    scores = [0.5 + 0.001 * (seed % 2) for seed in range(seeds)]
+    arm = t.ppf(0.975, seeds - 1) * np.std(scores, ddof=1) / np.sqrt(seeds)
+    found = finalist(scores, arm=0.01)
+    assert found["score"] == pytest.approx(np.mean(scores))
+    assert found["score"] - found["low"] == pytest.approx(np.hypot(0.01, arm), rel=1e-3)
+    assert found["high"] - found["score"] == pytest.approx(np.hypot(0.02, arm), rel=1e-3)
+
+
+def test_a_finalist_s_interval_ends_where_its_metric_does_and_with_one_seed_is_the_rows_own():
+    found = finalist([0.8, 0.9])
+    assert (found["low"], found["high"]) == (pytest.approx(0.2147, abs=1e-4), 1.0)
+    found = finalist([0.8, 1.1], metric="loss")
+    assert found["low"] == 0.0
+    assert found["high"] > 2
+    found = finalist([0.7], arm=0.1)
+    assert (found["low"], found["high"]) == (pytest.approx(0.6), pytest.approx(0.9))
+
+
+@pytest.mark.parametrize(("seeds", "told"), [
+    (1, "with one seed, which is an anecdote; the next one is 0.1000 behind."),
+    (2, "the mean of 2 seeds; the next one is 0.1000 behind."),
+])  # fmt: skip
+def test_the_sentence_says_what_one_seed_is_worth(seeds, told):
+    best, second = ({"overrides": {"train.epochs": 2}, **finalist([score] * seeds)} for score in (0.8, 0.7))
+    found = sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"})
+    assert found.endswith(told)
+
+
+@pytest.mark.parametrize(("spec", "expected"), [
+    ("train.focal_gamma: {low: 0, high: 5}", Range(0, 5)),
+    ("train.epochs: {low: 2.0, high: 8}", Range(2, 8, whole=True)),
+    ("train.learning_rate: [1e-5, 5e-3]", Choices((1e-5, 5e-3))),
+    ("train.batch_size: ['8', 16.0]", Choices((8, 16))),
+    ("model.max_length: [12.0, 16]", Choices((12, 16))),
+    ("train.tune: [all, head]", Choices(("all", "head"))),
+    ("train.encoder_dropout: [true, false]", Choices((True, False))),
+    ("balance: [none, focal]", Choices(("none", "focal"))),
+])  # fmt: skip
+def test_values_are_taken_as_their_field_takes_them_however_they_are_written(recipe, data, spec, expected):
+    block = {"space": yaml.safe_load(f"{{{spec}}}")}
+    chosen = validate(Recipe, recipe.model_dump(by_alias=True, mode="json") | {"sweep": block})
+    space = space_of(chosen, data)
+    (key,) = space
+    assert repr(space[key]) == repr(expected)  # in which 2 and 2.0 differ
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [suggest(study.ask(), space) for _ in range(9)]
+    for overrides in drawn:
+        configured(chosen, overrides)
+    if key == "train.focal_gamma":
+        assert any(overrides[key] % 1 for overrides in drawn)
+    if key == "train.learning_rate":
+        assert own(space, chosen) == {key: 5e-3}
 
 
 def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_classes_are_unequal(recipe, data):
