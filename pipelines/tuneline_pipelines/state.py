@@ -86,7 +86,8 @@ def _local_store(file: Path) -> str:
         raise InputError(f"TUNELINE_HOME: {file.parent}: {sign!r} found in the path; name a folder without it")
     if file.exists():
         try:
-            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            # To be written too: what a killed command left half done has to be rolled back before it can be read.
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
             raise InputError(

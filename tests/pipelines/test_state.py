@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,6 +119,29 @@ def test_a_store_that_is_no_database_is_named_with_what_to_do(project: Path, mon
     (project / ".tuneline" / "mlflow.db").mkdir()
     with pytest.raises(InputError, match="no SQLite database that can be read"):
         open_state()
+
+
+KILLED_WHILE_IT_WRITES = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # what is written goes to the file before the transaction ends
+database.execute("BEGIN")
+for number in range(200):
+    database.execute("INSERT INTO kept VALUES (?)", ("x" * 4000,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_store_that_a_killed_command_was_writing_is_opened_as_it_was_before(project: Path) -> None:
+    store = project / ".tuneline" / "mlflow.db"
+    store.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        database.execute("CREATE TABLE kept (text)")
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_WRITES, str(store)], check=False)
+    assert store.with_name("mlflow.db-journal").stat().st_size > 0
+    open_state()
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(("named", "told"), [("a?b", "'\\?' found in the path"), ("file", "cannot be made")])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from math import hypot
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
 from tuneline.search import study as studies
 from tuneline.search.job import Result
+from tuneline.search.paired import seeds_arm
 
 if TYPE_CHECKING:
     import optuna
 
 _FINAL = "final "
 """How an attribute of the study begins that holds a finalist's result with another seed."""
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-      2.110, 2.101, 2.093)  # fmt: skip
-"""Student's t at 0.975 with 1, 2, ... degrees of freedom: one less than seeds, of which there are 20 at most."""
 
 
 def attribute(number: int, seed: int) -> str:
@@ -85,7 +83,7 @@ def standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str
     """
     scores, lows, highs = (list(ends) for ends in zip(*(result.value(metric) for result in results), strict=True))
     score, most = fmean(scores), float("inf") if metric == "loss" else 1.0
-    seeds = _arm_of_seeds(scores)
+    seeds = seeds_arm(scores)
     return {
         "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES], "score": score,
         "low": max(score - hypot(score - fmean(lows), seeds), 0.0),
@@ -93,9 +91,3 @@ def standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str
         "scores": scores, "seeds": [result.seed for result in results],
         "seconds": fmean(result.seconds for result in results),
     }  # fmt: skip
-
-
-def _arm_of_seeds(scores: list[float]) -> float:
-    """How far the mean of trainings that differ by their seeds may be from that of all seeds."""
-    count = len(scores)
-    return _T[count - 2] * stdev(scores) / count**0.5 if count > 1 else 0.0
