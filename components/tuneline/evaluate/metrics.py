@@ -77,7 +77,10 @@ def _of_counts(labels: np.ndarray, answers: np.ndarray, classes: int) -> dict[st
         weighted = (np.nan_to_num(of.f1()) * of.true).sum(1) / of.true.sum(1)
         return np.stack([of.macro_f1(), micro, weighted, _mcc(of)], 1)
 
-    found = bootstrap(counts, statistics)
+    # With a row or two of a class the bias that BCa corrects may be larger than the interval, which then lies beside.
+    found = [
+        Estimate(value, min(low, value), max(high, value)) for value, low, high in bootstrap(counts, statistics)
+    ]  # fmt: skip
     right = int((labels == answers).sum())
     if right in (0, len(labels)):  # every resample is like the next: only the accuracy's interval is honest
         low, high = (float(end) for end in wilson(right, len(labels)))

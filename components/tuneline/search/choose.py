@@ -140,12 +140,12 @@ class Choosing:
         return -candidate.round, -self.value(candidate)[0], candidate.metrics["log_loss"][0]
 
     def shares(self, count: int) -> list[float]:
-        """The share of the training rows in each round, for so many candidates."""
+        """The share of the training rows in each round, for so many candidates; of few rows there is one round."""
         rounds = max(1, math.ceil(math.log2(max(count, 2))))
         rows = PreparedData.load(next(iter(self.data.values()))).rows["train"]
         train = self.recipe.train
         least = min(self.last, max(LEAST_ROWS, LEAST_STEPS * train.batch_size / train.epochs) / rows)
-        return [max(self.last / STEP ** (rounds - 1 - number), least) for number in range(rounds)]
+        return list(dict.fromkeys(max(self.last / STEP ** (rounds - 1 - number), least) for number in range(rounds)))
 
     def _halve(self, kept: Sequence[str]) -> list[Candidate]:
         found: dict[str, Candidate] = {}

@@ -159,7 +159,8 @@ def draw_tradeoffs(
     for at, (name, values) in zip(axes[0], costs.items(), strict=True):
         for number, (cost, kind, (value, low, high)) in enumerate(zip(values, kinds, quality, strict=True), start=1):
             if cost is not None:
-                at.errorbar(cost, value, [[value - low], [high - value]], fmt="o", ms=5, lw=1.2, color=colours[kind])
+                arms = [[max(value - low, 0.0)], [max(high - value, 0.0)]]  # not negative by rounding
+                at.errorbar(cost, value, arms, fmt="o", ms=5, lw=1.2, color=colours[kind])
                 at.annotate(str(number), (cost, value), (5, 4), textcoords="offset points", fontsize=8)
         at.set(xlabel=name, xscale="log")
         at.xaxis.set_major_locator(LogLocator(subs=(1, 3)))

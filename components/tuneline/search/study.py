@@ -10,6 +10,7 @@ import random
 import secrets
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,8 @@ OWNERLESS_SECONDS = 60.0
 TURN_SECONDS = 1.0
 """How long whoever gave a trial back waits at most before asking again: a random time, so that not all do at once."""
 MOST_DEATHS = 3
-"""Commands or pods that died while they trained the same settings, after which these are given up: a machine that goes
-down is seldom a trial's doing, but one that takes all memory takes its pod down each time."""
+"""Commands or pods that died while they trained the same settings, and nothing else, after which these are given up: a
+machine that goes down is seldom a trial's doing, but one that takes all memory takes its pod down each time."""
 HOPELESS = 3
 """Trials that fail before one succeeds, after which the search is given up."""
 MOST_REPEATS = 10
@@ -195,7 +196,8 @@ def lose(
         given_up, why = True, f"given up: {deaths} commands or pods died while they trained it"
     storage: Any = study._storage
     try:
-        storage.set_trial_user_attr(frozen._trial_id, ERROR if given_up else LOST, why)
+        for name in (LOST, ERROR) if given_up else (LOST,):
+            storage.set_trial_user_attr(frozen._trial_id, name, why)
         storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
     except UpdateFinishedTrialError:  # of several that find it dead at once, one is the first
         return False
@@ -219,26 +221,33 @@ def recover(study: optuna.Study, lives: Callable[[str], bool], ownerless: dict[i
 
     storage: Any = study._storage
     stale, now = set(storage._get_stale_trial_ids(study._study_id)), time.monotonic()
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    beside = Counter(trial.user_attrs.get(OWNER) for trial in running)
     found = 0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in running:
+        owner = trial.user_attrs.get(OWNER)
+        alone = beside[owner] == 1  # of several nobody knows which one it died of
         if trial._trial_id in stale:
-            found += lose(study, trial, "its command was not heard of for minutes", died=True)
-        elif owner := trial.user_attrs.get(OWNER):
-            found += not lives(owner) and lose(study, trial, "its command was killed", died=True)
+            found += lose(study, trial, "its command was not heard of for minutes", died=alone)
+        elif owner:
+            found += not lives(owner) and lose(study, trial, "its command was killed", died=alone)
         elif now - ownerless.setdefault(trial._trial_id, now) > OWNERLESS_SECONDS:
             found += lose(study, trial, "its command was killed")
     return found
 
 
 def twin(study: optuna.Study, overrides: dict[str, Any]) -> FrozenTrial | None:
-    """An earlier trial of the same settings that came to its end, well or badly, as another one would."""
+    """An earlier trial of the same settings that came to its end, well or badly, as another one would.
+
+    One that was given up because its process was lost is none: another machine, or fewer workers, may have the memory.
+    """
     return next(
         (
             trial
             for trial in study.get_trials(deepcopy=False)
             if state_of(trial) in ("complete", "pruned", "failed")
             and trial.user_attrs.get(OVERRIDES) == overrides
-            and REPEATS not in trial.user_attrs
+            and LOST not in trial.user_attrs
         ),
         None,
     )
@@ -254,21 +263,35 @@ def repeat(study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None
     study.tell(trial, value, state=known.state, skip_if_finished=True)
 
 
-def exhausted(study: optuna.Study) -> bool:
-    """Whether the last proposals all repeated earlier trials, and nothing waits to be tried."""
+def exhausted(study: optuna.Study, owner: str) -> bool:
+    """Whether this owner's last proposals all repeated earlier trials, and nothing waits to be tried."""
     trials = study.get_trials(deepcopy=False)
     if any(state_of(trial) == "waiting" for trial in trials):
         return False
-    last = [trial for trial in trials if trial.state.is_finished() and state_of(trial) != "lost"][-MOST_REPEATS:]
+    own = [trial for trial in trials if trial.state.is_finished() and trial.user_attrs.get(OWNER) == owner]
+    last = [trial for trial in own if state_of(trial) != "lost"][-MOST_REPEATS:]
     return len(last) == MOST_REPEATS and all(REPEATS in trial.user_attrs for trial in last)
 
 
-def hopeless(study: optuna.Study) -> bool:
-    """Whether HOPELESS trials failed, or diverged, and none did anything else."""
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    failed = [trial for trial in ended if ERROR in trial.user_attrs]
-    trained = any(state_of(trial) in ("complete", "pruned") for trial in ended if ERROR not in trial.user_attrs)
-    return not trained and len(failed) >= HOPELESS
+def hopeless(study: optuna.Study, owner: str) -> bool:
+    """Whether trials failed, or diverged, and none did anything else: HOPELESS of them, or all that the space holds.
+
+    Where many are under way at once, twice as many have to fail: the first to end are those that end badly.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if REPEATS not in trial.user_attrs]
+    if any(_trains(trial) for trial in trials):
+        return False
+    failed = sum(ERROR in trial.user_attrs for trial in trials if trial.state.is_finished())
+    running = sum(state_of(trial) == "running" for trial in trials)
+    return failed >= max(HOPELESS, 2 * running) or (failed > 0 and exhausted(study, owner))
+
+
+def _trains(trial: FrozenTrial) -> bool:
+    """Whether it was trained, or has come to the end of an epoch."""
+    if ERROR in trial.user_attrs:
+        return False
+    state = state_of(trial)
+    return state in ("complete", "pruned") or (state == "running" and bool(trial.intermediate_values))
 
 
 @dataclass(frozen=True)
@@ -299,11 +322,13 @@ def count(study: optuna.Study) -> Count:
 
 def state_of(trial: FrozenTrial) -> str:
     """complete, pruned, failed, lost, running or waiting; repeated for what took the result of an earlier trial."""
+    if trial.state.is_finished() and REPEATS in trial.user_attrs:
+        return "repeated"
     name = trial.state.name.lower()
     if name == "fail":
         # What Optuna itself took for dead has neither an error nor a word.
         return "failed" if ERROR in trial.user_attrs else "lost"
-    return "repeated" if trial.state.is_finished() and REPEATS in trial.user_attrs else name
+    return name
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

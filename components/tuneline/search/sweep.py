@@ -114,7 +114,7 @@ class Sweep:
             self.tell("sweep", 0, 0, f"{lost} trials that were under way when the last command ended are tried again")
         studies.propose_first(self.study, self.space, self.recipe)
         self.engine.each(self._search, range(self.engine.workers))
-        if studies.exhausted(self.study):
+        if studies.exhausted(self.study, self.owner):
             told = f"the last {studies.MOST_REPEATS} proposals repeat what was tried"
             self.tell("sweep", 0, 0, f"the space holds nothing new: {told}")
 
@@ -188,7 +188,7 @@ class Sweep:
         with self._lock:
             self._beat()  # a machine that slept would take its own for dead
             studies.recover(self.study, self.lives, self._ownerless)  # they are no part of the budget, counted next
-            if self.engine.stop.is_set() or not self._in_time() or studies.exhausted(self.study):
+            if self.engine.stop.is_set() or not self._in_time() or studies.exhausted(self.study, self.owner):
                 return None
             most = None if self.budget.trials is None else self.budget.trials - self._kept_for_finals()
             return studies.ask(self.study, self.owner, most)
@@ -230,6 +230,8 @@ class Sweep:
         minimal = self.settings.metric == "loss"
 
         def on_epoch(epoch: int, numbers: dict[str, float]) -> bool:
+            if self.clock.left <= self._seconds_of_finals():  # of finalists that were not known when it began
+                raise OutOfTime
             trial.report(numbers[f"validation_{self.settings.metric}"], epoch)
             return not trial.should_prune()
 
@@ -266,7 +268,7 @@ class Sweep:
             self._say(trial.number, f"{value:.4f} in {result.seconds:.0f} s, {better} {self.best_value():.4f}")
 
     def _give_up(self, error: str) -> None:
-        if studies.hopeless(self.study):
+        if studies.hopeless(self.study, self.owner):
             raise InputError(f"no trial could be trained; the last one: {error}")
 
     # The finalists.

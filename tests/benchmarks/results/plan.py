@@ -261,8 +261,7 @@ def near_the_best(lines: Iterable[dict[str, Any]], only: Sequence[str], modes: S
         rates = [one for one in tried(of_first) if one.scenario == name]
         if ALL not in modes or not rates or name not in {SCENARIOS[of].chooses for of in only}:
             continue
-        if len(near := _near(rates)) > 1:
-            found += [_choosing(SCENARIOS[name], ALL, one.rate, seed) for seed in range(1, SEEDS) for one in near]
+        found += [_choosing(SCENARIOS[name], ALL, one.rate, seed) for seed in range(1, SEEDS) for one in _near(rates)]
     return found
 
 

@@ -26,6 +26,14 @@ def test_accuracy_macro_f1_and_log_loss_by_hand():
     assert found["log_loss"] == pytest.approx(-sum(map(math.log, (0.8, 0.5, 0.2, 0.7, 0.4, 0.3))) / 6)
 
 
+def test_an_interval_holds_its_value_also_with_two_rows_a_class():
+    draw, classes = np.random.default_rng(0), 150
+    labels = np.repeat(np.arange(classes), 2)
+    answers = np.where(draw.random(len(labels)) < 0.7, labels, draw.integers(0, classes, len(labels)))
+    for value, low, high in measure(labels, np.eye(classes)[answers]).values():
+        assert low <= value <= high
+
+
 def test_macro_f1_leaves_out_a_class_that_neither_occurs_nor_is_predicted():
     found = score(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
     assert found["macro_f1"] == 1.0

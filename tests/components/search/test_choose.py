@@ -9,6 +9,7 @@ import pytest
 
 from tuneline.artifacts import PreparedData
 from tuneline.errors import DivergedError, InputError
+from tuneline.search import report
 from tuneline.search.advice import recommend, settings
 from tuneline.search.budget import Budget
 from tuneline.search.choose import BAG, FROZEN, LINEAR, TUNED, Candidate, Choosing
@@ -139,6 +140,24 @@ def test_what_a_few_rows_cannot_rule_out_is_told():
     assert "beyond chance on 100 validation rows, +0.0700 (-0.0" in sentence
     assert "points better is not ruled out; more validation rows would tell." in sentence
     assert settings(one) == ""
+
+
+def test_names_that_end_alike_are_told_apart():
+    assert report.labels_of(["./a/final", "./b/final", "pkg:c"]) == {
+        "./a/final": "./a/final", "./b/final": "./b/final", "pkg:c": "pkg:c"
+    }  # fmt: skip
+    assert report.labels_of(["./a/one", "./b/two"]) == {"./a/one": "one", "./b/two": "two"}
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_one_candidate_and_a_hundred_are_drawn_and_what_is_not_known_is_left_out(tmp_path, count):
+    path = tmp_path / "picture.png"
+    quality, costs = (
+        [(0.5, 0.51, 0.6)] * count,
+        {"ms": [1.0 + number for number in range(count)], "usd": [None] * count},
+    )
+    report.draw_tradeoffs(path, ["$a$"] * count, [TUNED] * count, quality, costs, "accuracy")
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 class Paced:
@@ -290,7 +309,7 @@ def test_a_checkpoint_of_other_weights_under_the_same_name_is_embedded_anew(engi
 def test_the_shares_end_at_the_last_and_never_fall_below_what_can_be_trained(engine, recipe, data):
     choosing = Choosing(recipe, ["a"], {"a": data}, engine, data, "accuracy", print)
     assert choosing.shares(2) == [0.5]
-    assert choosing.shares(4) == [0.5, 0.5]  # of 143 rows: a fourth of that half would be too few
+    assert choosing.shares(4) == [0.5]  # of 143 rows: a fourth of that half would be too few
     manifest = PreparedData.load(data)
     manifest.rows["train"] = 100_000
     manifest.save(data)

@@ -112,6 +112,13 @@ def test_settings_that_three_commands_died_of_are_given_up_and_what_was_stopped_
     assert study.trials[4].user_attrs[studies.ERROR] == "given up: 3 commands or pods died while they trained it"
 
 
+def test_of_several_that_a_command_was_training_nobody_knows_which_one_it_died_of(study: optuna.Study) -> None:
+    for _ in range(4):
+        started(study)
+        started(study)
+        assert studies.recover(study, dead, {}) == 2
+
+
 def test_settings_that_three_pods_died_of_whose_heartbeat_stopped_are_given_up_too(
     study: optuna.Study, tmp_path: Path
 ) -> None:

@@ -93,16 +93,17 @@ def test_a_space_that_holds_nothing_new_is_searched_no_longer_and_its_finalists_
     twin = search.study.trials[repeated.user_attrs[studies.REPEATS]]
     assert (repeated.params, repeated.state) == (twin.params, twin.state)
     more = sweep(block, budget, owner="here/2@2")
-    more.run()
-    assert len(more.study.trials) == len(search.study.trials)
+    known = len(search.study.trials)
+    more.run()  # another command may ask again, but no more often
+    assert len(more.study.trials) == known + studies.MOST_REPEATS
 
 
 def test_what_waits_to_be_tried_is_tried_also_where_the_last_proposals_were_repeats(sweep):
     search = sweep(ONE_RATE | {"seeds": 1}, "1h")
     search.search()
-    assert studies.exhausted(search.study)
+    assert studies.exhausted(search.study, search.owner)
     search.study.enqueue_trial({"train.learning_rate": BAD})
-    assert not studies.exhausted(search.study)
+    assert not studies.exhausted(search.study, search.owner)
 
 
 def test_a_budget_of_trials_counts_every_training_and_a_larger_one_goes_on(sweep, engine):
@@ -197,6 +198,26 @@ def test_the_search_leaves_the_finalists_their_part_of_a_budget_of_time(sweep):
     of_search, of_finals = deadlines
     assert of_search == pytest.approx(100 - 11, abs=5)  # the finalist's ten seconds, and a tenth
     assert of_finals == pytest.approx(100, abs=5)
+
+
+def test_a_trial_that_runs_into_the_part_of_finalists_unknown_when_it_began_is_stopped_and_proposed_again(sweep):
+    block = {"space": {"train.epochs": [1, 2, 3]}, "pruner": "none", "finalists": 1, "seeds": 2}
+    search = sweep(block, "100s")
+
+    def trial(*_given: Any, on_epoch: Any, **_named: Any) -> Any:
+        known = search.study.ask({"train.epochs": optuna.distributions.CategoricalDistribution([1, 2, 3])})
+        known.set_user_attr(studies.OVERRIDES, known.params)
+        known.set_user_attr(studies.RESULT, Result({}, 0, 10.0, {"macro_f1": (0.5, 0.5, 0.5)}, 1.0, 9, 1.0, "").row())
+        search.study.tell(known, 0.5)  # beside it, and its finalist wants eleven seconds
+        search.clock.started -= 95
+        on_epoch(1, {"validation_macro_f1": 0.4})
+        raise AssertionError("it went on")
+
+    search.engine.trial = trial
+    search.search()
+    states = [studies.state_of(one) for one in search.study.trials]
+    assert states.count("lost") == 1
+    assert "waiting" in states
 
 
 def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_is_left(sweep):
@@ -329,6 +350,36 @@ def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep
     block = {"space": {"train.class_weights": [True], "train.sampling": ["balanced"]}, "seeds": 1}
     with pytest.raises(InputError, match=r"no trial could be trained; the last one: .*class_weights"):
         sweep(block, "9trials").run()
+
+
+def failed(study: optuna.Study, count: int) -> None:
+    for number in range(count):
+        trial = study.ask()
+        trial.suggest_float("train.learning_rate", 1e-3, 1e-2)
+        trial.set_user_attr(studies.ERROR, f"diverged {number}")
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+
+def test_a_search_is_not_given_up_for_the_first_of_many_that_end_while_others_train(sweep):
+    study = sweep({"space": {"train.learning_rate": {"low": 1e-3, "high": 1e-2}}}, "30s").study
+    running = [study.ask() for _ in range(3)]
+    failed(study, studies.HOPELESS)
+    assert not studies.hopeless(study, "me")
+    failed(study, 3)
+    assert studies.hopeless(study, "me")
+    running[0].report(0.3, 1)
+    assert not studies.hopeless(study, "me")
+
+
+def test_settings_whose_process_was_lost_are_trained_again_where_they_are_drawn_again(sweep):
+    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
+    for _ in range(2):
+        trial = search.study.ask()
+        trial.set_user_attr(studies.OVERRIDES, {"train.learning_rate": trial.suggest_categorical(
+            "train.learning_rate", [GOOD])})  # fmt: skip
+        studies.lose(search.study, trial, "out of memory", blame=True)
+    assert studies.state_of(search.study.trials[-1]) == "failed"
+    assert studies.twin(search.study, {"train.learning_rate": GOOD}) is None
 
 
 @pytest.mark.parametrize("error", [TrialLost("its process was killed"), DivergedError("the loss is no number")])
