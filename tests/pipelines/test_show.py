@@ -24,8 +24,11 @@ REMOTE = {"run_id": "5d3c7a1e-8f7b-4d0e-9a55-1c1e7a9d6b11", "name": "topics of n
           "started": "2026-11-28T23:14:59+00:00", "seconds": 1234.0}  # fmt: skip
 IMAGE = {"reference": "registry.example.com/ml/tuneline-train:0f95783", "size": 4_321e6, "over_base": 1_234e6,
          "seconds": 321.0, "built": True}  # fmt: skip
-CANDIDATE = ["./a/model", "fine-tuned", "1000", "0.912 (0.890 to 0.931)", "1.234", "321.5", "12.3", "456"]
-CHOSEN = {"metric": "accuracy", "sentence": "Take it.", "page": "page.html", "table": [CANDIDATE]}
+CANDIDATE = ["./a/model", "fine-tuned", "1000", "0.912 (0.890 to 0.931)", "1.234", "321.5", "12.3", "456.0", "0.179",
+             "6.83"]  # fmt: skip
+CHOSEN = {"metric": "accuracy", "sentence": "Take it.", "page": "page.html", "table": [CANDIDATE],
+          "candidates": [{"usd_to_train": 0.179}], "lost": {"./large": "killed"},
+          "ended": "The budget of 2h lasted for 1 of 2 rounds", "recommended": {"set": "model.name=a"}}  # fmt: skip
 
 TABLES: dict[str, tuple[Any, list[str]]] = {
     "runs": (lambda at: show_runs(at, [RUN]), ["0.9545", "0.9431", "0.8712", "53.04", "01234567", "finished"]),
@@ -37,7 +40,7 @@ TABLES: dict[str, tuple[Any, list[str]]] = {
     ),
     "remote runs": (lambda at: show_remote_runs(at, [REMOTE]), ["20.6", "succeeded", REMOTE["run_id"]]),
     "images": (lambda at: show_images(at, [IMAGE]), ["4321", "1234", "321"]),
-    "choose": (lambda at: choose.show(at, CHOSEN), ["0.912 (0.890 to 0.931)", "1.234", "321.5", "12.3", "456"]),
+    "choose": (lambda at: choose.show(at, CHOSEN), [*CANDIDATE[2:], "Left out: ./large: killed.", "1 of 2 rounds"]),
 }
 
 
