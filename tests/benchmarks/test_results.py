@@ -18,6 +18,7 @@ from tests.benchmarks.results.plan import (
     ARTICLE,
     BATCH,
     CANDIDATES,
+    DRAWS,
     FEW,
     HEAD,
     LINEAR,
@@ -106,7 +107,7 @@ def test_every_command_of_the_page_is_a_recipe_that_tuneline_run_takes(tmp_path:
     for words in found:
         recipe = recipe_of(words)
         assert isinstance(recipe, Recipe)
-        assert recipe.train.seed == 0
+        assert recipe.train.seed == DRAWS.get((words[0], recipe.data.max_train), (0,))[0]
         assert recipe.data.train.startswith(str(tmp_path / "data"))
     tuned = {recipe_of(words).train.tune for words in found}
     assert tuned == {"all", "head", "top_layers", "lora", "bitfit"}
@@ -125,6 +126,11 @@ def test_few_texts_get_more_epochs_but_never_fewer_than_the_recipe():
     assert epochs["ag_news", 50] == 20
     assert all(count >= SCENARIOS[name].epochs for (name, _), count in epochs.items())
     assert all(count == 20 or count * texts >= 200 * BATCH for (_, texts), count in epochs.items())
+
+
+def test_draws_that_lack_a_class_are_passed_over_and_there_are_no_more_than_were_looked_for():
+    found = [job for job in jobs((FEW,), ["clinc150"], [LINEAR], 5, {}) if texts_of(job) == 755]
+    assert [(job.seed, recipe_of(job.words).data.seed) for job in found] == [(1, 1), (4, 4), (8, 8)]
 
 
 def test_a_rate_is_the_one_that_was_best_on_validation_rows_and_stands_in_the_commands():
@@ -216,10 +222,12 @@ def test_a_file_of_two_test_splits_is_refused(tmp_path: Path):
         read(path, 2)
 
 
-def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path):
-    path = results(tmp_path / "r.jsonl", keep=lambda job: job.scenario == "clinc150" and job.mode in (LINEAR, HEAD))
+@pytest.mark.parametrize(("parts", "pictures"), [((ROWS,), 1), ((ROWS, FEW), 2)])
+def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path, parts: tuple[str, ...], pictures: int):
+    path = results(tmp_path / "r.jsonl", keep=lambda job: (
+        job.part in parts and job.scenario == "clinc150" and job.mode in (LINEAR, HEAD)))  # fmt: skip
     written = page.write(path, tmp_path / "out")
-    assert [file.name for file in written] == ["RESULTS.md", "partial-tuning.svg"]
+    assert [file.name for file in written] == ["RESULTS.md", "partial-tuning.svg", "few-labels.svg"][: 1 + pictures]
     assert all(file.stat().st_size > 1000 for file in written)
     assert "## Intent: CLINC150" in written[0].read_text()
     assert "## Sentiment" not in written[0].read_text()

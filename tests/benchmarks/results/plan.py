@@ -68,12 +68,15 @@ SCENARIOS = {
                  ("data.max_test=2000", "data.max_validation=500"), 1500, 3, 5e-5, (50, 200, 1000), "ag_news",
                  (32, 60), 2000, few_keys=("data.max_test=1000",)),
         Scenario("clinc150", "Intent: CLINC150, 150 classes and out of scope", 151, ("train", "validation", "test"),
-                 ("data.max_validation=1000",), 2265, 5, 1e-4, (1510,), "clinc150", (55, 220), 5500, outside="oos"),
+                 ("data.max_validation=1000",), 2265, 5, 1e-4, (755, 1510), "clinc150", (55, 220), 5500, outside="oos"),
         Scenario("imdb", "Sentiment: IMDB, 2 classes", 2, ("train", "test"),
                  ("model.max_length=256", "data.max_test=1000", "data.max_validation=300"), 600, 3, 5e-5,
                  (50, 200), "ag_news", (9, 12), 1000, few_keys=("data.max_test=500",)),
     )
 }  # fmt: skip
+DRAWS = {("clinc150", 755): (1, 4, 8)}
+"""Seeds of the cases with few labels that are not 0, 1 and 2: the first three that draw a text of every class, without
+which there is nothing to train."""
 PEFT_ON = ("ag_news", "clinc150")
 """Where LoRA and biases alone are measured: one task of few classes, one of many. They take as long as tuning all."""
 
@@ -298,11 +301,15 @@ def row(scenario: Scenario, mode: str, seed: int, rates: Rates) -> Job:
 def few(scenario: Scenario, modes: Sequence[str], seed: int, rates: Rates) -> Iterator[Job]:
     """The cases with few labels, each seed on texts of its own."""
     for texts in scenario.few:
+        draws = DRAWS.get((scenario.name, texts), range(seed + 1))
+        if seed >= len(draws):
+            continue
+        draw = draws[seed]
         for mode in (mode for mode in (LINEAR, HEAD, ALL) if mode in modes):
             epochs = few_epochs(scenario, texts)
             tuned = settings(scenario, mode, rate_of(scenario, mode, rates), epochs)
-            own = words(scenario, texts, seed, *tuned, *scenario.few_keys, f"data.seed={seed}")
-            yield Job(FEW, scenario.name, mode, seed, own, passes(scenario, mode, texts, epochs))
+            own = words(scenario, texts, draw, *tuned, *scenario.few_keys, f"data.seed={draw}")
+            yield Job(FEW, scenario.name, mode, draw, own, passes(scenario, mode, texts, epochs))
 
 
 def passes(scenario: Scenario, mode: str, texts: int, epochs: int | None = None) -> float:

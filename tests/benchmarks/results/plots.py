@@ -6,6 +6,7 @@ Without a ground of their own and in tones that stand out from white and from bl
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -117,8 +118,10 @@ def labels(found: Found, path: Path) -> Path:
 
     tasks = found.curves()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(tasks), 3.2), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
+        columns = len(tasks) if len(tasks) < 4 else 2
+        rows_of = math.ceil(len(tasks) / columns)
+        figure = Figure(figsize=(3.6 * columns + 1, 3.2 * rows_of), layout="constrained")
+        for axes, name in zip(figure.subplots(rows_of, columns, squeeze=False).flat, tasks, strict=False):
             rows = [row for row in found.few if row.scenario == name]
             ends = {mode: 100 * fmean(values.values()) for mode in FEW_MODES if (values := rows[-1].accuracy.get(mode))}
             room = 0.012 * max(ends.values(), default=1) + 3
