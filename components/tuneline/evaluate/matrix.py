@@ -122,7 +122,7 @@ def picture(matrix: list[list[int]], labels: list[str], path: Path) -> None:
     axes.imshow(np.sqrt(shares) if many else shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answered", ylabel="true")
     if len(labels) <= NAMED:
-        names = [_short(label).replace("$", r"\$") for label in labels]
+        names = [plain(_short(label)) for label in labels]
         axes.set_xticks(range(len(labels)), names, rotation=90 if many else 45, ha="center" if many else "right")
         axes.set_yticks(range(len(labels)), names)
         axes.tick_params(labelsize=5 if many else 10)
@@ -137,3 +137,8 @@ def picture(matrix: list[list[int]], labels: list[str], path: Path) -> None:
 def _short(label: str) -> str:
     """A label short enough for an axis."""
     return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
+
+
+def plain(name: str) -> str:
+    """A name that Matplotlib takes for text, and not for a formula."""
+    return name.replace("$", r"\$")

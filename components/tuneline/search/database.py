@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.storages import RDBStorage
@@ -31,7 +31,7 @@ def _patient(method: Method) -> Method:
         call = partial(method, self, *given, **named)
         return patiently(call, database_is_away, self.told, self.stop) if self.stop else call()
 
-    return patient  # type: ignore[return-value]
+    return cast(Method, patient)
 
 
 class Storage(_CachedStorage):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import hypot
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from tuneline.config import Recipe
 from tuneline.search import study as studies
 from tuneline.search.job import Result
 from tuneline.search.paired import seeds_arm
+from tuneline.statistics import Estimate, widened
 
 if TYPE_CHECKING:
     import optuna
@@ -82,12 +82,11 @@ def standing(trial: optuna.trial.FrozenTrial, results: list[Result], metric: str
     in it.
     """
     scores, lows, highs = (list(ends) for ends in zip(*(result.value(metric) for result in results), strict=True))
-    score, most = fmean(scores), float("inf") if metric == "loss" else 1.0
-    seeds = seeds_arm(scores)
+    of_rows = Estimate(fmean(scores), fmean(lows), fmean(highs))
+    score, low, high = widened(of_rows, seeds_arm(scores), 0.0, float("inf") if metric == "loss" else 1.0)
     return {
-        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES], "score": score,
-        "low": max(score - hypot(score - fmean(lows), seeds), 0.0),
-        "high": min(score + hypot(fmean(highs) - score, seeds), most),
+        "trial": trial.number, "overrides": trial.user_attrs[studies.OVERRIDES],
+        "score": score, "low": low, "high": high,
         "scores": scores, "seeds": [result.seed for result in results],
         "seconds": fmean(result.seconds for result in results),
     }  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from tuneline.statistics import ALPHA, Counts
+from tuneline.statistics import ALPHA, Counts, Estimate, widened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,26 +40,20 @@ class Resampled:
 
     def interval(self, model: int) -> Interval:
         """Value and 95% interval of a model."""
-        value, low, high = _interval(self.by_seed[model], self.drawn[model], ALPHA)
-        return value, max(low, 0.0), min(high, 1.0)
+        return _interval(self.by_seed[model], self.drawn[model], ALPHA, 0.0)
 
     def difference(self, model: int, other: int, looks: int = 1) -> Interval:
         """The first minus the second, with an interval for so many looks at once (Bonferroni)."""
         by_seed, drawn = (values[model] - values[other] for values in (self.by_seed, self.drawn))
-        value, low, high = _interval(by_seed, drawn, ALPHA / looks)
-        return value, max(low, -1.0), min(high, 1.0)
+        return _interval(by_seed, drawn, ALPHA / looks, -1.0)
 
 
-def _interval(by_seed: np.ndarray, drawn: np.ndarray, alpha: float) -> Interval:
+def _interval(by_seed: np.ndarray, drawn: np.ndarray, alpha: float, least: float) -> Interval:
     import numpy as np
 
-    value, of_seeds = float(by_seed.mean()), seeds_arm(by_seed.tolist(), alpha)
-    low, high = np.quantile(drawn, [alpha, 1 - alpha]).tolist()
-    return (
-        value,
-        value - math.hypot(max(value - low, 0.0), of_seeds),
-        value + math.hypot(max(high - value, 0.0), of_seeds),
-    )
+    value, (low, high) = float(by_seed.mean()), np.quantile(drawn, [alpha, 1 - alpha]).tolist()
+    of_rows = Estimate(value, min(low, value), max(high, value))
+    return tuple(widened(of_rows, seeds_arm(by_seed.tolist(), alpha), least, 1.0))
 
 
 def seeds_arm(values: Sequence[float], alpha: float = ALPHA) -> float:

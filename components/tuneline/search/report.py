@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneline.evaluate.matrix import plain
+
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>
@@ -173,11 +175,6 @@ def draw_tradeoffs(
              for number, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1)]  # fmt: skip
     figure.legend(handles=lines, loc="outside right upper", fontsize=8, frameon=False)
     finish(figure, path)
-
-
-def plain(name: str) -> str:
-    """A name that Matplotlib takes for text, and not for a formula."""
-    return name.replace("$", r"\$")
 
 
 def new_figure() -> tuple[Any, Any]:

@@ -206,9 +206,11 @@ class Sweep:
         return min(self.settings.finalists * (self.settings.seeds - 1), (self.budget.trials or 0) // 3)
 
     def _seconds_of_finals(self) -> float:
+        if self.budget.seconds is None or self.settings.seeds == 1:  # asked after each epoch of each trial
+            return 0.0
         best = finals.finalists(self.study, self.recipe)
         needed = sum(trial.user_attrs[studies.RESULT]["seconds"] for trial in best) * (self.settings.seeds - 1)
-        return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * (self.budget.seconds or 0.0))
+        return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * self.budget.seconds)
 
     def _one(self, trial: optuna.Trial) -> None:
         """Train one proposal, or take the result of an earlier trial of the same settings."""
