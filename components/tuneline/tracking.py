@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneline.artifacts import SPLITS, STEPS, PreparedData
+from tuneline.artifacts import SPLITS, STEPS, PreparedData, locked
 from tuneline.errors import InputError, ServiceError, without_credentials
 from tuneline.outbox import Outbox
 from tuneline.progress import say
@@ -26,6 +26,7 @@ from tuneline.trouble import told_of, trouble
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from sqlalchemy import URL
 
 PARENT = "TUNELINE_PARENT_RUN_ID"
 EXPERIMENT = "TUNELINE_EXPERIMENT"
@@ -56,7 +57,48 @@ def client() -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    _make_store(os.environ.get("MLFLOW_TRACKING_URI", ""))
     return MlflowClient()
+
+
+def _make_store(uri: str) -> None:
+    """Make an SQLite store that is not there: its file gets its name when it has all its tables.
+
+    MLflow would make them in place, one after the other: of two commands that start at the same moment one would find
+    a half of them, and so would all that come after one that is killed.
+
+    Raises:
+        InputError: its folder cannot be written.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    file = Path(url.database or "")
+    if url.query or file.exists() or url.database == ":memory:":
+        return
+    try:
+        with locked(file.with_name(f"{file.name}.lock")):
+            if not file.exists():
+                _fill_store(url, file)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(
+            f"{file}: cannot be made ({why}); name a folder by TUNELINE_HOME, or MLFLOW_TRACKING_URI"
+        ) from None
+
+
+def _fill_store(url: URL, file: Path) -> None:
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unnamed = file.with_name(f"{file.name}.new")
+    for left in file.parent.glob(f"{unnamed.name}*"):  # by one that was killed, with its journal
+        left.unlink()
+    store = SqlAlchemyStore(str(url.set(database=str(unnamed))), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store.engine.dispose()
+    unnamed.rename(file)
 
 
 def _retry(times: int) -> None:

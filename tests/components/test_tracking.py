@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -372,3 +375,33 @@ def test_outside_of_a_repository_no_commit_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     assert "mlflow.source.git.commit" not in environment()
+
+
+FIRST_USE = "from tuneline.tracking import client; client().search_experiments()"
+
+
+def first_use() -> subprocess.Popen[str]:
+    """A command that uses the test's own store, in a process of its own."""
+    return subprocess.Popen([sys.executable, "-c", FIRST_USE], stderr=subprocess.PIPE, text=True)
+
+
+def test_commands_that_start_together_on_a_machine_without_a_store_make_one(own_store, tmp_path):
+    commands = [first_use() for _ in range(4)]
+    for command in commands:
+        _, told = command.communicate(timeout=300)
+        assert (command.returncode, told) == (0, "")
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert sorted(path.name for path in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_command_that_is_killed_while_it_makes_the_store_leaves_no_half_of_it(own_store, tmp_path):
+    unnamed, command = tmp_path / "mlflow.db.new", first_use()
+    while not unnamed.exists():
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.kill()
+    command.communicate()
+    assert not (tmp_path / "mlflow.db").exists()
+    command = first_use()
+    assert (command.communicate(timeout=300)[1], command.returncode) == ("", 0)
+    assert (tmp_path / "mlflow.db").exists() and not unnamed.exists()

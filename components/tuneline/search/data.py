@@ -5,18 +5,15 @@ A trial cannot read what is not there: prepare writes three splits, and the fold
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneline import clean, tables, tokenizer, tokens
 from tuneline import prepare as steps
-from tuneline.artifacts import SLICE, PreparedData, address, read_split, source_hash, split_writer
+from tuneline.artifacts import SLICE, PreparedData, address, locked, read_split, source_hash, split_writer
 from tuneline.config import DataConfig, ModelConfig
 from tuneline.prepare.imbalance import plan
 from tuneline.prepare.prepare import pin, prepare
@@ -43,7 +40,7 @@ def prepared(data: DataConfig, model: ModelConfig, root: Path, unpinned: str) ->
     name = address(data=data.model_dump(exclude={"workers"}), model=model.model_dump(),
                    pin=pin(data, model) or unpinned, code=_code())  # fmt: skip
     folder = root / name
-    with _locked(root / f"{name}.lock"):
+    with locked(root / f"{name}.lock"):
         if not (folder / "manifest.json").is_file():
             without_test(data, model, folder)
     return folder
@@ -70,15 +67,6 @@ def _code() -> str:
     """A hash of the code that decides what is prepared."""
     places = [Path(module.__file__ or "") for module in (steps, tables, clean, tokens, tokenizer)]
     return source_hash(places[0].parent, places[1].parent, *places[2:])[:16]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Another search of the same data waits until it is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def folds(data: Path, count: int, root: Path) -> list[Path]:

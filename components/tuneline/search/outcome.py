@@ -85,10 +85,12 @@ def sentence(result: dict[str, Any]) -> str:
     over = f", the mean of {len(best['seeds'])} seeds" if many else ", with one seed, which is an anecdote"
     if runner_up is None:
         return f"{what}{over}."
-    gap = abs(best["score"] - runner_up["score"])
-    spread = max(best["scores"]) - min(best["scores"])
-    close = ", less than seeds make of it: take the quicker one if that matters" if gap < spread else ""
-    return f"{what}{over}; the next one is {gap:.4f} behind{close}."
+    behind = f"{what}{over}; the next one is {abs(best['score'] - runner_up['score']):.4f} behind"
+    if not best["low"] <= runner_up["score"] <= best["high"]:
+        return f"{behind}."
+    within = f"{behind}, within the interval of {best['low']:.4f} to {best['high']:.4f}"
+    took, quicker = best["seconds"], runner_up["seconds"]
+    return f"{within}{f', and took {quicker:.0f} seconds instead of {took:.0f}' if quicker < 0.9 * took else ''}."
 
 
 def _publish(search: Sweep, result: dict[str, Any], recipe: Path) -> None:

@@ -109,7 +109,8 @@ def draw_front(
         *zip(*(points[index] for index in at), strict=True), where="post", color="#444", lw=1, label="Pareto front"
     )
     axes.scatter(*points[best], s=150, facecolors="none", edgecolors="#b3261e", linewidths=2, label="winner")
-    axes.set(xlabel="seconds of training", ylabel=f"validation {metric.replace('_', ' ')}", xscale="log")
+    axes.set(xlabel="seconds of training", ylabel=f"validation {metric.replace('_', ' ')}")
+    _logarithmic(axes)
     axes.legend(fontsize=8)
     finish(figure, path)
 
@@ -151,7 +152,6 @@ def draw_tradeoffs(
     """
     from matplotlib import pyplot as plt
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     plt.switch_backend("Agg")
     height = max(4.0, 0.24 * len(names) + 1)
@@ -164,10 +164,8 @@ def draw_tradeoffs(
                 arms = [[max(value - low, 0.0)], [max(high - value, 0.0)]]  # not negative by rounding
                 at.errorbar(cost, value, arms, fmt="o", ms=5, lw=1.2, color=colours[kind])
                 at.annotate(str(number), (cost, value), (5, 4), textcoords="offset points", fontsize=8)
-        at.set(xlabel=name, xscale="log")
-        at.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        at.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
-        at.xaxis.set_minor_formatter(NullFormatter())
+        at.set(xlabel=name)
+        _logarithmic(at)
         at.margins(0.12)
         at.grid(alpha=0.3)
     axes[0][0].set_ylabel(title)
@@ -175,6 +173,16 @@ def draw_tradeoffs(
              for number, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1)]  # fmt: skip
     figure.legend(handles=lines, loc="outside right upper", fontsize=8, frameon=False)
     finish(figure, path)
+
+
+def _logarithmic(axes: Any) -> None:
+    """Make the x axis logarithmic, with figures as people write them (30, not 3 x 10^1)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def new_figure() -> tuple[Any, Any]:

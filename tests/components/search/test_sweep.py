@@ -479,14 +479,22 @@ def test_a_finalist_s_interval_ends_where_its_metric_does_and_with_one_seed_is_t
     assert (found["low"], found["high"]) == (pytest.approx(0.6), pytest.approx(0.9))
 
 
-@pytest.mark.parametrize(("seeds", "told"), [
-    (1, "with one seed, which is an anecdote; the next one is 0.1000 behind."),
-    (2, "the mean of 2 seeds; the next one is 0.1000 behind."),
+@pytest.mark.parametrize(("scores", "others", "told"), [
+    ([0.8], [0.7], "with one seed, which is an anecdote; the next one is 0.1000 behind."),
+    ([0.8, 0.8], [0.7, 0.7], "the mean of 2 seeds; the next one is 0.1000 behind."),
+    ([0.79, 0.81], [0.78, 0.78], "is 0.0200 behind, within the interval of 0.6729 to 0.9271."),
 ])  # fmt: skip
-def test_the_sentence_says_what_one_seed_is_worth(seeds, told):
-    best, second = ({"overrides": {"train.epochs": 2}, **finalist([score] * seeds)} for score in (0.8, 0.7))
+def test_the_sentence_says_what_the_lead_is_worth(scores, others, told):
+    best, second = ({"overrides": {"train.epochs": 2}, **finalist(of)} for of in (scores, others))
     found = sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"})
     assert found.endswith(told)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(95.0, "to 0.9271."), (40.0, ", and took 40 seconds instead of 100.")])
+def test_the_sentence_says_where_one_that_is_hardly_behind_was_quicker(seconds, told):
+    best, second = ({"overrides": {}, **finalist(of)} for of in ([0.79, 0.81], [0.78, 0.78]))
+    best["seconds"], second["seconds"] = 100.0, seconds
+    assert sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"}).endswith(told)
 
 
 @pytest.mark.parametrize(("spec", "expected"), [
