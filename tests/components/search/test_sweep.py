@@ -1,4 +1,4 @@
-"""The search: what it proposes, stops, repeats and spends, with a real study on SQLite and real trainings."""
+"""The search: what it proposes, stops, repeats and shares, with a real study on SQLite and real trainings."""
 
 from __future__ import annotations
 
@@ -6,55 +6,24 @@ import sqlite3
 import threading
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-import yaml
 
 from tuneline.artifacts import PreparedData
-from tuneline.config import Recipe
-from tuneline.dimensions import BALANCE
 from tuneline.errors import DivergedError, InputError
-from tuneline.recipe import validate
 from tuneline.search import study as studies
-from tuneline.search.budget import Budget
-from tuneline.search.clock import SPENT
-from tuneline.search.data import prepared
-from tuneline.search.engine import configured
-from tuneline.search.finals import standing
-from tuneline.search.job import OutOfTime, Result, TrialLost
-from tuneline.search.outcome import sentence
+from tuneline.search.job import TrialLost
 from tuneline.search.report import front
-from tuneline.search.space import Choices, Range, own, readings, space_of, suggest, winner
-from tuneline.search.sweep import Sweep, reading
 
 pytestmark = pytest.mark.medium
 
 
-@pytest.fixture
-def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:
-    """Makes a command's part in a study, over the recipe with this `sweep:` block."""
-
-    def make(block: dict[str, Any], budget: str, owner: str = "here/1@1", lives=lambda _: True) -> Sweep:
-        tree = recipe.model_dump(by_alias=True, mode="json") | {"sweep": block}
-        chosen = validate(Recipe, tree)
-        space = space_of(chosen, data)
-        where = {reading(one): prepared(one.data, one.model, tmp_path / "search" / "data", "")
-                 for one in readings(space, chosen)}  # fmt: skip
-        found, _ = studies.open_study(f"sqlite:///{tmp_path / 'studies.db'}", "study", chosen, space)
-        heard: list[str] = []
-        made = Sweep(chosen, space, where, Budget.parse(budget), engine, found,
-                     lambda *line: heard.append(line[3]), owner, lives)  # fmt: skip
-        made.heard = heard  # type: ignore[attr-defined]
-        return made
-
-    return make
-
-
 BAD, GOOD = 1e-7, 5e-3
+
+
 ONE_RATE = {"space": {"train.learning_rate": [GOOD, BAD], "train.epochs": [8]}, "metric": "loss", "finalists": 1}
 
 
@@ -126,98 +95,6 @@ def test_a_budget_of_trials_counts_every_training_and_a_larger_one_goes_on(sweep
     again = {trial.params["train.learning_rate"] for trial in more.study.trials}
     assert drawn < again
     assert len(again) == 7  # the second command draws other values than the first did
-
-
-def test_a_budget_of_time_is_kept_also_by_trials_that_are_under_way(sweep):
-    block = {"space": {"train.learning_rate": [GOOD, 4e-3, 3e-3]}, "pruner": "none"}
-    search = sweep(block, "5s")
-    search.recipe = validate(Recipe, search.recipe.model_dump(by_alias=True) | {
-        "train": search.recipe.train.model_dump() | {"epochs": 1000}})  # fmt: skip
-    started = time.monotonic()
-    search.run()
-    assert time.monotonic() - started < 5 + 30
-    states = [studies.state_of(trial) for trial in search.study.trials]
-    assert "running" not in states
-
-
-def test_a_budget_of_time_that_is_spent_starts_nothing_more_and_counts_what_dead_commands_spent(sweep):
-    block = {"space": {"train.learning_rate": [GOOD]}, "pruner": "none"}
-    first = sweep(block, "1h", owner="dead/1@1")
-    first.study.set_user_attr("spent dead/1@1", 3599.5)  # as an older version told it
-    first.study.set_user_attr("spent alive/2@1", 9999.0)
-    search = sweep(block, "1h", lives=lambda owner: owner == "alive/2@1")
-    assert 3599 < search.clock.elapsed < 3700
-    search.clock.started -= 1
-    search.run()
-    assert [studies.state_of(trial) for trial in search.study.trials] == ["waiting"]
-
-
-def test_seconds_of_a_command_on_another_host_count_once_it_has_ended(sweep):
-    """As of a container, whose host's name the next one does not have; it is never seen to be dead."""
-    block = {"space": {"train.learning_rate": [GOOD, 4e-3]}, "pruner": "none", "seeds": 1, "finalists": 1}
-    first = sweep(block, "1trials", owner="container/1@1")
-    first.clock.started -= 1000
-    first.run()
-    assert sweep(block, "1h", owner="another/1@1").clock.elapsed >= 1000
-
-
-@pytest.mark.parametrize(("ago", "counts"), [(10, False), (299, False), (301, True)])
-def test_seconds_of_a_command_that_tells_no_more_count_after_as_long_as_a_heartbeat_may_be_late(sweep, ago, counts):
-    block = {"space": {"train.learning_rate": [GOOD]}}
-    told = {"seconds": 1000.0, "at": time.time() - ago, "ended": False}
-    sweep(block, "1h").study.set_user_attr(f"{SPENT}elsewhere/1@1", told)
-    assert (sweep(block, "1h").clock.elapsed >= 1000) == counts
-
-
-def test_a_command_that_works_has_not_ended(sweep):
-    search = sweep({"space": {"train.learning_rate": [GOOD]}}, "1h")
-    with search._alive():
-        search.clock.note()
-        assert not search.study.user_attrs[f"{SPENT}{search.owner}"]["ended"]
-    assert search.study.user_attrs[f"{SPENT}{search.owner}"]["ended"]
-
-
-def test_the_search_leaves_the_finalists_their_part_of_a_budget_of_time(sweep):
-    block = {"space": {"train.epochs": [1, 2, 3]}, "pruner": "none", "finalists": 1, "seeds": 2}
-    search, deadlines = sweep(block, "100s"), []
-    known = search.study.ask({"train.epochs": optuna.distributions.CategoricalDistribution([1, 2, 3])})
-    known.set_user_attr(studies.OVERRIDES, known.params)
-    known.set_user_attr(studies.RESULT, Result({}, 0, 10.0, {"macro_f1": (0.5, 0.5, 0.5)}, 1.0, 9, 1.0, "").row())
-    search.study.tell(known, 0.5)
-
-    def trial(*_given: Any, deadline: float, **_named: Any) -> Any:
-        deadlines.append(deadline - time.monotonic())
-        search.clock.started -= 100
-        raise OutOfTime
-
-    search.engine.trial = trial
-    search.study.enqueue_trial({"train.epochs": next(one for one in (1, 2, 3) if one != known.params["train.epochs"])})
-    search.search()
-    search.clock.started += 100
-    search.repeat(search.finals())
-    of_search, of_finals = deadlines
-    assert of_search == pytest.approx(100 - 11, abs=5)  # the finalist's ten seconds, and a tenth
-    assert of_finals == pytest.approx(100, abs=5)
-
-
-def test_a_trial_that_runs_into_the_part_of_finalists_unknown_when_it_began_is_stopped_and_proposed_again(sweep):
-    block = {"space": {"train.epochs": [1, 2, 3]}, "pruner": "none", "finalists": 1, "seeds": 2}
-    search = sweep(block, "100s")
-
-    def trial(*_given: Any, on_epoch: Any, **_named: Any) -> Any:
-        known = search.study.ask({"train.epochs": optuna.distributions.CategoricalDistribution([1, 2, 3])})
-        known.set_user_attr(studies.OVERRIDES, known.params)
-        known.set_user_attr(studies.RESULT, Result({}, 0, 10.0, {"macro_f1": (0.5, 0.5, 0.5)}, 1.0, 9, 1.0, "").row())
-        search.study.tell(known, 0.5)  # beside it, and its finalist wants eleven seconds
-        search.clock.started -= 95
-        on_epoch(1, {"validation_macro_f1": 0.4})
-        raise AssertionError("it went on")
-
-    search.engine.trial = trial
-    search.search()
-    states = [studies.state_of(one) for one in search.study.trials]
-    assert states.count("lost") == 1
-    assert "waiting" in states
 
 
 def test_what_a_dead_command_was_training_is_proposed_again_and_a_living_one_s_is_left(sweep):
@@ -408,237 +285,10 @@ def test_two_workers_share_the_study(sweep, engine):
     assert any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 
 
-@pytest.fixture
-def finals(sweep):
-    """Gives the standings of finalists that were trained with these seeds, the first trial the best by its first."""
-
-    def standings(*seeds: tuple[int, ...]) -> tuple[list[dict[str, Any]], list[str]]:
-        search = sweep({"space": {"train.epochs": [1, 2, 3, 4]}, "finalists": len(seeds), "seeds": 3}, "9trials")
-        for place, trained in enumerate(seeds):
-            trial, score = (
-                search.study.ask({"train.epochs": optuna.distributions.IntDistribution(1, 4)}),
-                0.9 - place / 10,
-            )
-            trial.set_user_attr(studies.OVERRIDES, {"train.epochs": place + 1})
-            for seed in trained:
-                result = Result({}, seed, 1.0, {"macro_f1": (score, score, score)}, 1.0, 9, 1.0, "").row()
-                if seed:
-                    search.study.set_user_attr(f"final {trial.number} {seed}", result)
-                else:
-                    trial.set_user_attr(studies.RESULT, result)
-            search.study.tell(trial, score)
-        return search.standings(), search.heard
-
-    return standings
-
-
-def test_finalists_are_compared_over_the_same_seeds_also_where_a_training_was_lost(finals):
-    rows, heard = finals((0, 1, 2), (0, 2), (0, 1, 2))
-    assert [row["seeds"] for row in rows] == [[0, 2]] * 3
-    assert heard == []
-
-
-def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_seed(finals):
-    rows, heard = finals((0,), (0, 1, 2), (0, 1, 2))
-    assert [(row["trial"], row["seeds"]) for row in rows] == [(1, [0, 1, 2]), (2, [0, 1, 2])]
-    assert heard == ["trial 0: left out of the ranking: not trained with other seeds that the rest has"]
-
-
-def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
-    rows, _ = finals((0,), (0,))
-    assert [row["seeds"] for row in rows] == [[0], [0]]
-
-
-def finalist(scores: list[float], metric: str = "macro_f1", arm: float = 0.0) -> dict[str, Any]:
-    trial = optuna.trial.create_trial(value=0.5, user_attrs={studies.OVERRIDES: {}})
-    key = "log_loss" if metric == "loss" else metric
-    results = [Result({}, seed, 1.0, {key: (score, score - arm, score + 2 * arm)}, 1.0, 9, 1.0, "")
-               for seed, score in enumerate(scores)]  # fmt: skip
-    return standing(trial, results, metric)
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 5, 20])
-def test_a_finalist_s_interval_is_of_rows_and_of_seeds(seeds):
-    from scipy.stats import t
-
-    scores = [0.5 + 0.001 * (seed % 2) for seed in range(seeds)]
-    arm = t.ppf(0.975, seeds - 1) * np.std(scores, ddof=1) / np.sqrt(seeds)
-    found = finalist(scores, arm=0.01)
-    assert found["score"] == pytest.approx(np.mean(scores))
-    assert found["score"] - found["low"] == pytest.approx(np.hypot(0.01, arm), rel=1e-3)
-    assert found["high"] - found["score"] == pytest.approx(np.hypot(0.02, arm), rel=1e-3)
-
-
-def test_a_finalist_s_interval_ends_where_its_metric_does_and_with_one_seed_is_the_rows_own():
-    found = finalist([0.8, 0.9])
-    assert (found["low"], found["high"]) == (pytest.approx(0.2147, abs=1e-4), 1.0)
-    found = finalist([0.8, 1.1], metric="loss")
-    assert found["low"] == 0.0
-    assert found["high"] > 2
-    found = finalist([0.7], arm=0.1)
-    assert (found["low"], found["high"]) == (pytest.approx(0.6), pytest.approx(0.9))
-
-
-@pytest.mark.parametrize(("scores", "others", "told"), [
-    ([0.8], [0.7], "with one seed, which is an anecdote; the next one is 0.1000 behind."),
-    ([0.8, 0.8], [0.7, 0.7], "the mean of 2 seeds; the next one is 0.1000 behind."),
-    ([0.79, 0.81], [0.78, 0.78], "is 0.0200 behind, within the interval of 0.6729 to 0.9271."),
-])  # fmt: skip
-def test_the_sentence_says_what_the_lead_is_worth(scores, others, told):
-    best, second = ({"overrides": {"train.epochs": 2}, **finalist(of)} for of in (scores, others))
-    found = sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"})
-    assert found.endswith(told)
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(95.0, "to 0.9271."), (40.0, ", and took 40 seconds instead of 100.")])
-def test_the_sentence_says_where_one_that_is_hardly_behind_was_quicker(seconds, told):
-    best, second = ({"overrides": {}, **finalist(of)} for of in ([0.79, 0.81], [0.78, 0.78]))
-    best["seconds"], second["seconds"] = 100.0, seconds
-    assert sentence({"best": best, "finalists": [best, second], "metric": "macro_f1"}).endswith(told)
-
-
-@pytest.mark.parametrize(("spec", "expected"), [
-    ("train.focal_gamma: {low: 0, high: 5}", Range(0, 5)),
-    ("train.epochs: {low: 2.0, high: 8}", Range(2, 8, whole=True)),
-    ("train.learning_rate: [1e-5, 5e-3]", Choices((1e-5, 5e-3))),
-    ("train.batch_size: ['8', 16.0]", Choices((8, 16))),
-    ("model.max_length: [12.0, 16]", Choices((12, 16))),
-    ("train.tune: [all, head]", Choices(("all", "head"))),
-    ("train.encoder_dropout: [true, false]", Choices((True, False))),
-    ("balance: [none, focal]", Choices(("none", "focal"))),
-])  # fmt: skip
-def test_values_are_taken_as_their_field_takes_them_however_they_are_written(recipe, data, spec, expected):
-    block = {"space": yaml.safe_load(f"{{{spec}}}")}
-    chosen = validate(Recipe, recipe.model_dump(by_alias=True, mode="json") | {"sweep": block})
-    space = space_of(chosen, data)
-    (key,) = space
-    assert repr(space[key]) == repr(expected)  # in which 2 and 2.0 differ
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [suggest(study.ask(), space) for _ in range(9)]
-    for overrides in drawn:
-        configured(chosen, overrides)
-    if key == "train.focal_gamma":
-        assert any(overrides[key] % 1 for overrides in drawn)
-    if key == "train.learning_rate":
-        assert own(space, chosen) == {key: 5e-3}
-
-
-def test_the_default_space_surrounds_the_recipe_and_asks_for_balance_only_where_classes_are_unequal(recipe, data):
-    space = space_of(recipe, data)
-    assert space["train.learning_rate"] == Range(1e-3, 0.05, log=True, wider=True)
-    assert space["train.epochs"] == Range(2, 8, whole=True)
-    assert space["train.batch_size"] == Choices((8, 16, 32))
-    assert space["train.tune"] == Choices(("all", "top_layers", "lora"))
-    assert "balance" not in space
-    manifest = PreparedData.load(data)
-    manifest.class_counts["train"][0] //= 4
-    manifest.save(data)
-    assert space_of(recipe, data)["balance"] == Choices(
-        ("none", "class_weights", "focal", "balanced_sampling", "logit_adjustment")
-    )
-    assert own(space, recipe) == {"train.learning_rate": 5e-3, "train.epochs": 4, "train.batch_size": 16,
-                                  "train.tune": "all"}  # fmt: skip
-
-
-def test_a_treatment_of_the_recipe_s_own_is_a_choice_and_is_tried_first(recipe, data):
-    manifest = PreparedData.load(data)
-    manifest.class_counts["train"][0] //= 4
-    manifest.save(data)
-    own_gamma = configured(recipe, {"train.focal_gamma": 1.5})
-    space = space_of(own_gamma, data)
-    study = optuna.create_study()
-    studies.propose_first(study, space, own_gamma)
-    first = suggest(study.ask(), space)
-    assert configured(own_gamma, first).train == own_gamma.train
-    assert winner(own_gamma, first)["train"]["focal_gamma"] == 1.5
-    assert set(space["balance"].values) == {*BALANCE, first["balance"]}
-
-
-@pytest.mark.parametrize("tune", ["all", "lora"])
-@pytest.mark.parametrize("rate", [1e-5, 0.05, 0.06, 0.3, 0.9])
-def test_the_recipe_s_learning_rate_stands_in_the_default_space_and_all_of_it_can_be_trained(recipe, data, tune, rate):
-    high = configured(recipe, {"train.learning_rate": rate, "train.tune": tune})
-    space = space_of(high, data)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    studies.propose_first(study, space, high)
-    drawn = [suggest(study.ask(), space) for _ in range(40)]
-    assert drawn[0]["train.learning_rate"] == rate
-    for overrides in drawn:
-        configured(high, overrides)
-
-
-@pytest.mark.parametrize("tune", ["all", "lora"])
-def test_each_way_of_tuning_is_tried_for_long_before_anything_is_drawn(recipe, data, tune):
-    chosen = configured(recipe, {"train.tune": tune, "train.learning_rate": 5e-4 if tune == "all" else 5e-3})
-    space, study = space_of(chosen, data), optuna.create_study()
-    studies.propose_first(study, space, chosen)
-    first = [suggest(study.ask(), space) for _ in range(4)]
-    assert first[0] == {key: getattr(chosen.train, key.removeprefix("train.")) for key in space}
-    tried = [(one["train.tune"], one["train.learning_rate"], one["train.epochs"]) for one in first[1:]]
-    assert tried == [("top_layers", 1e-3, 8), ("lora", 1e-2, 8), ("all", 1e-3, 8)]
-    assert {one["train.batch_size"] for one in first} == {chosen.train.batch_size}
-
-
-@pytest.mark.parametrize(("block", "waiting"), [
-    ({"sampler": "random"}, 1),
-    ({"space": {"train.epochs": [1, 2], "train.learning_rate": {"low": 1e-3, "high": 1e-2}}}, 1),
-    ({"space": {"train.epochs": {"low": 1, "high": 9}, "train.batch_size": [8, 16]}}, 2),
-])  # fmt: skip
-def test_nothing_but_the_recipe_is_tried_first_where_chance_or_a_list_decides(recipe, data, block, waiting):
-    chosen = validate(Recipe, recipe.model_dump(by_alias=True, mode="json") | {"sweep": block})
-    space, study = space_of(chosen, data), optuna.create_study()
-    studies.propose_first(study, space, chosen)
-    assert len(study.trials) == waiting
-    studies.propose_first(study, space, chosen)
-    assert len(study.trials) == waiting
-    for _ in range(6):
-        configured(chosen, suggest(study.ask(), space))
-
-
-def test_what_tunes_few_parameters_gets_a_larger_learning_rate(recipe, data):
-    space = space_of(recipe, data) | {
-        "train.tune": Choices(("lora",)),
-        "train.learning_rate": Range(0.01, 0.02, wider=True),
-    }
-    drawn = suggest(optuna.create_study().ask(), space)
-    assert 0.1 <= drawn["train.learning_rate"] <= 0.2
-    given = validate(Recipe, recipe.model_dump(by_alias=True) | {
-        "sweep": {"space": {"train.learning_rate": {"low": 0.1, "high": 0.2}, "train.tune": ["lora"]}}})  # fmt: skip
-    assert 0.1 <= suggest(optuna.create_study().ask(), space_of(given, data))["train.learning_rate"] <= 0.2
-
-
 def test_each_maximal_length_has_data_of_its_own(sweep):
     search = sweep({"space": {"model.max_length": [8, 16]}}, "9trials")
     lengths = {PreparedData.load(folder).max_length for folder in search.data.values()}
     assert lengths == {8, 16}
-
-
-def test_the_winner_s_recipe_holds_what_won_and_no_defaults(recipe):
-    tree = winner(recipe, {"train.epochs": 7, "balance": "focal", "model.max_length": 24})
-    assert (tree["train"]["epochs"], tree["train"]["focal_gamma"], tree["model"]["max_length"]) == (7, 2.0, 24)
-    assert "sweep" not in tree
-    assert validate(Recipe, tree).data == recipe.data
-
-
-@pytest.mark.parametrize(
-    ("text", "trials", "seconds"),
-    [("2h", None, 7200), ("30m", None, 1800), ("90s", None, 90), ("20trials", 20, None), ("1 trial", 1, None),
-     ("1.5H", None, 5400), ("5usd", None, 9000)],
-)  # fmt: skip
-def test_a_budget_is_read(text, trials, seconds):
-    found = Budget.parse(text, 2.0)
-    assert (found.trials, found.seconds) == (trials, seconds)
-
-
-@pytest.mark.parametrize("text", ["", "20", "0h", "-3m", "2.5trials", "2 weeks", "usd"])
-def test_another_budget_is_refused(text):
-    with pytest.raises(InputError, match="--budget"):
-        Budget.parse(text, 2.0)
-
-
-def test_dollars_need_a_price():
-    with pytest.raises(InputError, match="--usd-per-hour"):
-        Budget.parse("5usd")
 
 
 def test_a_database_that_is_not_there_is_one_line_without_its_password(recipe):
