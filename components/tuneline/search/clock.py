@@ -72,12 +72,10 @@ def of_earlier(study: optuna.Study, owner: str, lives: Callable[[str], bool]) ->
         owner: the command that asks, which is not over.
         lives: whether a command still runs, as far as can be seen from here.
     """
-    return sum(
-        note["seconds"]
-        for whose, note in spent(study)
-        if whose != owner and (note.get("ended") or not lives(whose) or _silent(note))
-    )
+    return sum(note["seconds"] for whose, note in spent(study) if whose != owner and over(whose, note, lives))
 
 
-def _silent(note: dict[str, Any]) -> bool:
-    return "at" in note and time.time() - note["at"] > GRACE_SECONDS
+def over(owner: str, note: dict[str, Any], lives: Callable[[str], bool]) -> bool:
+    """Whether a command has ended, by what it told last."""
+    silent = "at" in note and time.time() - note["at"] > GRACE_SECONDS
+    return bool(note.get("ended")) or silent or not lives(owner)

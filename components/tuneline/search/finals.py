@@ -1,11 +1,17 @@
-"""The finalists of a sweep: who they are, with which seeds they were trained, and how they rank over those."""
+"""The finalists of a sweep: who they are, with which seeds they were trained, and how they rank over those.
+
+Of several commands on one study each takes a training before it begins it, so that the others take other ones.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tuneline.config import Recipe
+from tuneline.search import clock
 from tuneline.search import study as studies
 from tuneline.search.job import Result
 from tuneline.search.paired import seeds_arm
@@ -16,11 +22,41 @@ if TYPE_CHECKING:
 
 _FINAL = "final "
 """How an attribute of the study begins that holds a finalist's result with another seed."""
+_TAKEN = "taken "
+"""How the one begins that says who trains it meanwhile."""
+SETTLE_SECONDS = 0.5
+"""More than a database takes from one command's look to its next word."""
 
 
 def attribute(number: int, seed: int) -> str:
     """The study's attribute for the result of a finalist with another seed."""
     return f"{_FINAL}{number} {seed}"
+
+
+def take(study: optuna.Study, result: str, owner: str, lives: Callable[[str], bool]) -> bool:
+    """Take a finalist's training, unless another command, which is not over, has it.
+
+    Of two that do so at the same moment the last one has it, whose name stands there a while later.
+
+    Args:
+        study: the study.
+        result: attribute() of the training.
+        owner: who wants it.
+        lives: whether a command still runs, as far as can be seen from here.
+    """
+    if note := study.user_attrs.get(f"{_TAKEN}{result}"):
+        whose = note["owner"]
+        heard = dict(clock.spent(study)).get(whose, {})
+        if whose != owner and not clock.over(whose, heard | {"at": max(note["at"], heard.get("at", 0.0))}, lives):
+            return False
+    study.set_user_attr(f"{_TAKEN}{result}", {"owner": owner, "at": time.time()})
+    time.sleep(SETTLE_SECONDS)
+    return (study.user_attrs[f"{_TAKEN}{result}"] or {}).get("owner") == owner
+
+
+def give_back(study: optuna.Study, result: str) -> None:
+    """Leave a training that was not done to others."""
+    study.set_user_attr(f"{_TAKEN}{result}", None)
 
 
 def trained(study: optuna.Study) -> int:

@@ -23,7 +23,7 @@ from tuneline.search import study as studies
 from tuneline.search.budget import Budget
 from tuneline.search.clock import Clock, of_earlier
 from tuneline.search.engine import Engine, configured
-from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
+from tuneline.search.job import Interrupted, OutOfTime, Pruned, Result, TrialLost
 from tuneline.search.space import Space, suggest
 from tuneline.trouble import trouble
 
@@ -81,6 +81,7 @@ class Sweep:
 
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
         self._running, self._away, self._ownerless = set[int](), False, dict[int, float]()
+        self._tried = set[str]()  # of the finalists' trainings
         waits(self.study, self._hear_of_database, self.engine.stop)
         before = of_earlier(self.study, self.owner, self.lives) if self.before is None else self.before
         self.clock = Clock(self.study, self.owner, self.budget.seconds, self.started, before)
@@ -93,7 +94,7 @@ class Sweep:
         """
         with self._alive():
             self._search_all()
-            self.engine.each(self._final, self.finals())
+            self._repeat_all()
 
     def search(self) -> None:
         """Train what is proposed, until what is left of the budget is the finalists'.
@@ -118,9 +119,26 @@ class Sweep:
             told = f"the last {studies.MOST_REPEATS} proposals repeat what was tried"
             self.tell("sweep", 0, 0, f"the space holds nothing new: {told}")
 
+    def _repeat_all(self) -> None:
+        """Train what finalists lack, and wait for what other commands have taken of it."""
+        told = False
+        while not self.engine.stop.is_set() and self.clock.left > 0:
+            waiting = [final for final in self.finals() if self._attribute(final) not in self._tried]
+            if not waiting:
+                return
+            tried = len(self._tried)
+            self.engine.each(self._final, waiting)
+            if len(self._tried) == tried:
+                if not told:
+                    self.tell("sweep", 0, 0, "waiting for finalists that another command on this study trains")
+                told = True
+                self.engine.stop.wait(TICK_SECONDS)
+
     @contextmanager
     def _alive(self) -> Iterator[None]:
         """Meanwhile the study is told that this command lives, and for how long it has; then that it has ended."""
+        with self._whatever_the_database():
+            self.clock.note()
         ended = threading.Event()
         ticks = threading.Thread(target=self._tick, args=(ended,), daemon=True)
         ticks.start()
@@ -283,26 +301,39 @@ class Sweep:
             waiting = waiting[: max(left, 0)]
         return waiting
 
+    @staticmethod
+    def _attribute(which: Final) -> str:
+        return finals.attribute(which[0].number, which[1])
+
     def _final(self, which: Final) -> None:
-        trial, seed = which
-        attribute = finals.attribute(trial.number, seed)
+        """Train a finalist with another seed, unless that is done, or another command has taken it."""
+        attribute = self._attribute(which)
         if self.engine.stop.is_set() or self.clock.left <= 0 or attribute in self.study.user_attrs:
             return
+        if not finals.take(self.study, attribute, self.owner, self.lives):
+            return
+        self._tried.add(attribute)
+        if result := self._again(*which):
+            self.study.set_user_attr(attribute, result.row())
+            self._say(which[0].number, f"{result.value(self.settings.metric)[0]:.4f} with seed {which[1]}")
+            self._show()
+        else:
+            finals.give_back(self.study, attribute)
+
+    def _again(self, trial: optuna.trial.FrozenTrial, seed: int) -> Result | None:
+        """The trial trained with another seed; None where it did not come to its end."""
         overrides = trial.user_attrs[studies.OVERRIDES] | {"train.seed": seed}
         try:
             data = self.data[reading(configured(self.recipe, overrides))]
-            result = self.engine.trial(
+            return self.engine.trial(
                 self.recipe, overrides, data, f"trial {trial.number} seed {seed}",
                 tags={"tuneline.trial": trial.number, "tuneline.finalist": "true"}, deadline=self.clock.deadline(),
             )  # fmt: skip
         except (Interrupted, OutOfTime):
-            return
+            return None
         except (TrialLost, InputError) as error:
             self._say(trial.number, f"seed {seed} lost: {error}")
-            return
-        self.study.set_user_attr(attribute, result.row())
-        self._say(trial.number, f"{result.value(self.settings.metric)[0]:.4f} with seed {seed}")
-        self._show()
+            return None
 
     def standings(self) -> list[dict[str, Any]]:
         """The finalists over the seeds that they all have, the best first, without those that lack the others' seeds.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
+from tests.components.search.conftest import wait_for
 from tuneline.search import study as studies
-from tuneline.search.finals import standing
+from tuneline.search.clock import SPENT
+from tuneline.search.finals import attribute, give_back, standing, take
 from tuneline.search.job import Result
 from tuneline.search.outcome import sentence
 
@@ -55,6 +59,77 @@ def test_a_finalist_whose_other_seeds_are_lost_does_not_cut_the_others_to_one_se
 def test_finalists_that_no_other_seed_was_trained_for_are_compared_over_the_first(finals):
     rows, _ = finals((0,), (0,))
     assert [row["seeds"] for row in rows] == [[0], [0]]
+
+
+NOW = time.time()
+
+
+@pytest.mark.parametrize(("lives", "heard", "free"), [
+    (True, {}, False),
+    (True, {"seconds": 9.0, "at": NOW, "ended": False}, False),
+    (True, {"seconds": 9.0, "at": NOW - 301, "ended": False}, False),  # it took the training after that
+    (True, {"seconds": 9.0, "at": NOW, "ended": True}, True),
+    (False, {"seconds": 9.0, "at": NOW, "ended": False}, True),
+    (False, {}, True),
+])  # fmt: skip
+def test_a_training_that_a_command_has_taken_is_left_to_it_until_that_is_over(lives, heard, free):
+    study = optuna.create_study()
+    for_it = {"study": study, "result": attribute(3, 1)}
+    assert take(**for_it, owner="other", lives=lambda _: True)
+    if heard:
+        study.set_user_attr(f"{SPENT}other", heard)
+    assert take(**for_it, owner="other", lives=lambda _: True)
+    assert take(study, attribute(3, 2), "own", lambda _: lives)
+    assert take(**for_it, owner="own", lives=lambda _: lives) == free
+    give_back(study, attribute(3, 1))
+    assert take(**for_it, owner="own", lives=lambda _: lives)
+
+
+def test_a_training_of_a_command_that_cannot_be_seen_and_is_silent_for_minutes_is_taken_over(monkeypatch):
+    study = optuna.create_study()
+    assert take(study, attribute(3, 1), "elsewhere", lambda _: True)
+    assert not take(study, attribute(3, 1), "own", lambda _: True)
+    monkeypatch.setattr(time, "time", lambda: NOW + 400)
+    assert take(study, attribute(3, 1), "own", lambda _: True)
+
+
+def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_other(sweep, engine):
+    block = {"space": {"train.learning_rate": [5e-3, 4e-3]}, "finalists": 2, "seeds": 3, "pruner": "none"}
+    first = sweep(block, "1h", owner="here/1@1")
+    first.search()
+    second, trained = sweep(block, "1h", owner="here/2@2"), list[str]()
+    alone = engine.trial
+
+    def trial(*given: Any, **named: Any) -> Any:
+        if given[3].endswith("seed 1"):
+            both.wait(60)  # else one of them would have trained all before the other came to it
+        trained.append(given[3])
+        return alone(*given, **named)
+
+    both, engine.trial = threading.Barrier(2), trial
+    commands = [threading.Thread(target=one.run) for one in (first, second)]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join(120)
+    assert sorted(trained) == [f"trial {number} seed {seed}" for number in (0, 1) for seed in (1, 2)]
+    for one in (first, second):
+        assert [row["seeds"] for row in one.standings()] == [[0, 1, 2]] * 2
+
+
+def test_what_another_command_has_taken_and_lost_is_trained_by_who_waits_for_it(sweep):
+    block = {"space": {"train.learning_rate": [5e-3]}, "finalists": 1, "seeds": 2, "pruner": "none"}
+    search = sweep(block, "1h")
+    search.search()
+    ((trial, seed),) = search.finals()
+    assert take(search.study, attribute(trial.number, seed), "other", lambda _: True)
+    command = threading.Thread(target=search.run)
+    command.start()
+    wait_for(lambda: "waiting for finalists that another command on this study trains" in search.heard)
+    assert [row["seeds"] for row in search.standings()] == [[0]]
+    give_back(search.study, attribute(trial.number, seed))
+    command.join(120)
+    assert [row["seeds"] for row in search.standings()] == [[0, 1]]
 
 
 def finalist(scores: list[float], metric: str = "macro_f1", arm: float = 0.0) -> dict[str, Any]:

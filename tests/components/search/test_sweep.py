@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
+from tests.components.search.conftest import wait_for
 from tuneline.artifacts import PreparedData
 from tuneline.errors import DivergedError, InputError
 from tuneline.search import study as studies
@@ -214,13 +215,6 @@ def test_ctrl_c_waits_for_no_database_that_is_away(sweep, tmp_path):
             database.execute("ALTER TABLE study_user_attributes RENAME TO away")
         raise KeyboardInterrupt
     assert time.monotonic() - started < 60
-
-
-def wait_for(what: Any) -> None:
-    until = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_settings_that_cannot_be_trained_at_all_end_the_search_in_one_line(sweep):
