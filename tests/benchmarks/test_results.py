@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.benchmarks.results import page, runner
+from tests.benchmarks import choosing as choosing_benchmark
+from tests.benchmarks.results import imbalance, page, runner
 from tests.benchmarks.results.job import Line, packed, recipe_of, unpacked
 from tests.benchmarks.results.numbers import read
 from tests.benchmarks.results.plan import (
@@ -28,6 +29,7 @@ from tests.benchmarks.results.plan import (
     ROWS,
     SCENARIOS,
     TOP,
+    TREATMENTS,
     Job,
     choosing,
     chosen,
@@ -81,10 +83,24 @@ def scores(job: Job) -> float:
     return BASE.get(job.mode, 0.86) + 0.005 * job.seed
 
 
+def treatments(recommended: str = "none") -> Line:
+    """As `tuneline imbalance` finds them."""
+    rows = []
+    for at, name in enumerate(imbalance.NAMES):
+        over = (0.01 * at, 0.01 * at - 0.05, 0.01 * at + 0.05)
+        score, differences = (0.8 + over[0], 0.7, 0.9), dict.fromkeys(("average_precision", "recall"), over)
+        rows.append({"treatment": name, "average_precision": score, "macro_f1": score, "recall": score,
+                     "difference": differences, "seconds": 9.0})  # fmt: skip
+    result = {"held_out_rows": 1600, "rows_of_rarest": {"train": 16, "held_out": 32}, "folds": 2, "seeds": 5,
+              "treatments": rows, "sentence": f"Take {recommended}."}  # fmt: skip
+    part, mode, command = TREATMENTS.key
+    return {"part": part, "scenario": "sms_spam", "mode": mode, "command": command, "result": result}
+
+
 def results(path: Path, score: Score = scores, keep: Callable[[Job], bool] = lambda _: True) -> Path:
     """A file of lines such as a run writes."""
     rates = [rate_line(job, 3e-3) for job in choosing(list(SCENARIOS), list(MODES))]
-    lines = rates + [line_of(job, score(job)) for job in everything(rates) if keep(job)]
+    lines = [treatments(), *rates, *(line_of(job, score(job)) for job in everything(rates) if keep(job))]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -184,7 +200,13 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path):
     told = page.text(read(path, 2))
     assert "**Not complete**" in told
     assert "imdb full fine-tuning (seeds 1)" in told
-    assert "Not complete" not in page.text(read(results(tmp_path / "all.jsonl"), 2))
+    assert "unequal" not in told.partition("Not complete")[2].splitlines()[0]
+    path = results(tmp_path / "all.jsonl")
+    complete = page.text(read(path, 2))
+    assert "Not complete" not in complete
+    assert imbalance.section(treatments()) in complete
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    assert "**Not complete**, what lacks: the treatments of unequal classes." in page.text(read(path, 2))
 
 
 def test_rows_are_means_over_seeds_and_differences_are_of_the_same_rows(tmp_path: Path):
@@ -231,6 +253,30 @@ def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path, parts: 
     assert all(file.stat().st_size > 1000 for file in written)
     assert "## Intent: CLINC150" in written[0].read_text()
     assert "## Sentiment" not in written[0].read_text()
+
+
+def test_treatments_of_unequal_classes_stand_beside_their_command_and_are_measured_once(tmp_path: Path):
+    told = imbalance.section(treatments("focal"))
+    assert "| plain cross-entropy | 0.800 (0.700 to 0.900) |  | 0.800" in told
+    assert "| focal loss | 0.820 (0.700 to 0.900) | +2.0 (-3.0 to +7.0) |" in told
+    assert f"**Take focal.**\n\n```\n{TREATMENTS.command}\n```" in told
+    path = tmp_path / "r.jsonl"
+    assert runner.missing([TREATMENTS], path) == [TREATMENTS]
+    runner.keep(path, treatments())
+    assert runner.missing([TREATMENTS], path) == []
+
+
+def test_the_command_of_the_treatments_is_one_that_the_benchmark_takes(monkeypatch: pytest.MonkeyPatch):
+    asked = list[tuple[Any, ...]]()
+
+    def rare_spam(*given: Any) -> Any:
+        asked.append(given[:3])
+        return treatments()["result"]
+
+    monkeypatch.setattr(choosing_benchmark, "rare_spam", rare_spam)
+    monkeypatch.setattr("sys.argv", ["choosing", *TREATMENTS.command.split()[3:]])
+    choosing_benchmark.main()
+    assert asked == [(TREATMENTS.texts, TREATMENTS.folds, TREATMENTS.seeds)]
 
 
 def test_answers_survive_their_packing():

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import tests.benchmarks.results as package
-from tests.benchmarks.results import runner
+from tests.benchmarks.results import imbalance, runner
 from tests.benchmarks.results.plan import (
     FEW,
+    IMBALANCE,
     MODES,
     ROWS,
     SCENARIOS,
     SEEDS,
+    TREATMENTS,
     Job,
     choosing,
     chosen,
@@ -26,6 +28,7 @@ from tests.benchmarks.rounds import ROOT
 from tests.benchmarks.seed_tables import known
 
 WORKERS = 2
+PARTS = (ROWS, FEW, IMBALANCE)
 RESULTS = Path(__file__).parents[1] / "results.jsonl"
 
 
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     found.add_argument("--only", type=_some(SCENARIOS), default=list(SCENARIOS), help=",".join(SCENARIOS))
     found.add_argument("--modes", type=_some(MODES), default=list(MODES), help=",".join(MODES))
-    found.add_argument("--parts", type=_some((ROWS, FEW)), default=[ROWS, FEW], help=f"{ROWS}, {FEW} labels")
+    found.add_argument("--parts", type=_some(PARTS), default=list(PARTS), help=f"{ROWS}, {FEW} labels, {IMBALANCE}")
     found.add_argument("--seeds", type=int, default=SEEDS)
     found.add_argument("--workers", type=int, default=WORKERS, help="jobs at a time, each on a core of its own")
     found.add_argument("--results", type=Path, default=RESULTS, help="the results file")
@@ -87,6 +90,13 @@ def _work(options: argparse.Namespace) -> None:
         failed += runner.work(runner.missing(near, options.results), options.results, options.workers)
         wanted = jobs(options.parts, options.only, options.modes, options.seeds, chosen(known(options.results)))
         failed += runner.work(runner.missing(wanted, options.results), options.results, options.workers)
+        if IMBALANCE in options.parts and runner.missing([TREATMENTS], options.results):
+            print(f"{IMBALANCE}: {TREATMENTS.command}", flush=True)
+            found = imbalance.measure()
+            if isinstance(found, str):
+                failed.append(found)
+            else:
+                runner.keep(options.results, found)
     except KeyboardInterrupt:
         sys.exit(f"stopped; the same command goes on with what {options.results} lacks")
     if failed:

@@ -20,6 +20,7 @@ from tests.benchmarks.results.plan import (
     SCENARIOS,
     SEEDS,
     TIMED,
+    TREATMENTS,
     Job,
     Tried,
     chosen,
@@ -93,6 +94,7 @@ class Found:
         rates: lines of the trainings that chose learning rates.
         lacking: jobs that have no line yet.
         machines: what measured, and how many jobs.
+        imbalance: the line of the treatments of unequal classes.
     """
 
     rows: dict[str, list[Row]]
@@ -101,6 +103,7 @@ class Found:
     rates: list[Tried]
     lacking: list[Job]
     machines: Counter[str] = field(default_factory=Counter)
+    imbalance: Line | None = None
 
     def row(self, scenario: str, mode: str) -> Row | None:
         """The row, where it was measured."""
@@ -131,7 +134,7 @@ def read(path: Path, seeds: int = SEEDS) -> Found:
         _few([line for job, line in have if job.part == FEW]),
         tried(lines),
         [job for job in wanted if job.key not in by_key],
-        Counter(line["machine"] for _, line in have),
+        Counter(line["machine"] for _, line in have), by_key.get(TREATMENTS.key),
     )  # fmt: skip
 
 

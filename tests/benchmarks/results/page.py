@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.results import plots
+from tests.benchmarks.results import imbalance, plots
 from tests.benchmarks.results.numbers import Found, Row, read
 from tests.benchmarks.results.plan import ALL, ARTICLE, FEW, LINEAR, MODES, SCENARIOS, Tried
 from tests.benchmarks.results.published import PUBLISHED
@@ -40,7 +40,7 @@ def text(found: Found) -> str:
     """The page, in Markdown."""
     parts = [
         _head(found), *(_scenario(found, name) for name in SCENARIOS if found.rows[name]), tuned_parts(found),
-        not_worth(found), _article(found), _settings(found),
+        not_worth(found), imbalance.section(found.imbalance), _article(found), _settings(found),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -71,7 +71,7 @@ sets; that of the linear baseline is the run that shows it beside its model.
 
 def _lacking(found: Found) -> str:
     """What was not measured yet, in words."""
-    if not found.lacking:
+    if not found.lacking and found.imbalance:
         return ""
     jobs: dict[tuple[str, str, str], list[int]] = {}
     for job in found.lacking:
@@ -80,7 +80,8 @@ def _lacking(found: Found) -> str:
     for (part, scenario, mode), seeds in jobs.items():
         of = " with few labels" if part == FEW else ""
         told.append(f"{scenario} {MODES[mode]}{of} (seeds {', '.join(map(str, sorted(set(seeds))))})")
-    return f"\n**Not complete**, what lacks ({len(found.lacking)} in all): {'; '.join(told)}.\n"
+    told += [] if found.imbalance else ["the treatments of unequal classes"]
+    return f"\n**Not complete**, what lacks: {'; '.join(told)}.\n"
 
 
 def _summary(found: Found) -> str:

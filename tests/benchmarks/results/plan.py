@@ -16,7 +16,7 @@ from typing import Any
 from tests.benchmarks.rounds import CHECKPOINT
 
 SEEDS = 3
-ROWS, FEW, RATE = "rows", "few", "rates"
+ROWS, FEW, RATE, IMBALANCE = "rows", "few", "rates", "imbalance"
 LINEAR, HEAD, TOP, LORA, BITFIT, ALL, ARTICLE = "linear", "head", "top_layers", "lora", "bitfit", "all", "article"
 ARTICLE_EPOCHS, HEAD_EPOCHS = 10, 10
 BATCH = 16
@@ -141,6 +141,30 @@ class Job:
         training, answering = SCENARIOS[self.scenario].speed
         tests = SCENARIOS[self.scenario].tests
         return 4 + self.passes / training + (tests / answering if self.part != RATE and self.mode != LINEAR else 0)
+
+
+@dataclass(frozen=True)
+class Treatments:
+    """What can be done about unequal classes, compared by `tuneline imbalance` where one text in fifty is spam."""
+
+    texts: int
+    folds: int
+    seeds: int
+
+    @property
+    def command(self) -> str:
+        """What cuts the data and compares."""
+        asked = f"--rows {self.texts} --folds {self.folds} --seeds {self.seeds}"
+        return f"python -m tests.benchmarks.choosing imbalance {asked}"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """As of Job."""
+        return IMBALANCE, IMBALANCE, self.command
+
+
+TREATMENTS = Treatments(texts=2000, folds=2, seeds=5)
+"""Some fifteen minutes of two cores."""
 
 
 def words(scenario: Scenario, texts: int, seed: int, *more: str) -> tuple[str, ...]:

@@ -20,18 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.benchmarks.results.job import Line, main, recipe_of
-from tests.benchmarks.results.plan import LINEAR, Job
+from tests.benchmarks.results.plan import LINEAR, Job, Treatments
 from tests.benchmarks.seed_tables import known
 from tuneline.progress import left
 
 SERVER = ["tests.benchmarks.results.job", "tuneline.train.train", "tuneline.serve.model", "tuneline.evaluate.metrics"]
 """What the processes that train are forked from has imported."""
 
+Keyed = TypeVar("Keyed", Job, Treatments)
 
-def missing(jobs: Sequence[Job], path: Path) -> list[Job]:
+
+def missing(jobs: Sequence[Keyed], path: Path) -> list[Keyed]:
     """The jobs that have no line in the file."""
     done = {(line["part"], line["mode"], line["command"]) for line in known(path)}
     return [job for job in jobs if job.key not in done]
@@ -56,7 +58,7 @@ def work(jobs: Sequence[Job], path: Path, workers: int) -> list[str]:
             eta = left(time.monotonic() - started, done, total - done)
             told = f"[{len(ended)}/{len(jobs)}, ETA {eta}] {job.part} {job.scenario} {job.mode} seed {job.seed}"
             if kind == "done":
-                _append(path, found | {"machine": machine()})
+                keep(path, found)
                 print(f"{told}: {shown(found)}", flush=True)
             else:
                 failed.append(f"{job.scenario} {job.mode} seed {job.seed}: {found.splitlines()[0]}")
@@ -158,9 +160,10 @@ def prepared(job: Job, folder: Path) -> Path:
     return place
 
 
-def _append(path: Path, line: Line) -> None:
+def keep(path: Path, line: Line) -> None:
+    """Append a line to the file, with the machine that it is from."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(line | {"machine": machine()}) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
