@@ -26,7 +26,6 @@ from tuneline.trouble import told_of, trouble
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from sqlalchemy import URL
 
 PARENT = "TUNELINE_PARENT_RUN_ID"
 EXPERIMENT = "TUNELINE_EXPERIMENT"
@@ -75,13 +74,15 @@ def _make_store(uri: str) -> None:
     from sqlalchemy import make_url
 
     url = make_url(uri)
-    file = Path(url.database or "")
-    if url.query or file.exists() or url.database == ":memory:":
+    if url.query or url.database in (None, "", ":memory:"):
+        return
+    file = Path(url.database).resolve()
+    if file.exists():
         return
     try:
         with locked(file.with_name(f"{file.name}.lock")):
             if not file.exists():
-                _fill_store(url, file)
+                _fill_store(file)
     except OSError as error:
         why = error.strerror or error
         raise InputError(
@@ -89,16 +90,27 @@ def _make_store(uri: str) -> None:
         ) from None
 
 
-def _fill_store(url: URL, file: Path) -> None:
+def _fill_store(file: Path) -> None:
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     unnamed = file.with_name(f"{file.name}.new")
-    for left in file.parent.glob(f"{unnamed.name}*"):  # by one that was killed, with its journal
-        left.unlink()
-    store = SqlAlchemyStore(str(url.set(database=str(unnamed))), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
-    store.engine.dispose()
+    _remove(unnamed, *_logs_of(unnamed))  # of one that was killed
+    SqlAlchemyStore(f"sqlite:///{unnamed}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    if file.exists():  # an MLflow that knows nothing of the lock was quicker
+        _remove(unnamed)
+        return
+    _remove(*_logs_of(file))  # of a store that was moved away: it would be rolled back into this one
     unnamed.rename(file)
+
+
+def _logs_of(database: Path) -> list[Path]:
+    return [database.with_name(f"{database.name}-{kind}") for kind in ("journal", "wal", "shm")]
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _retry(times: int) -> None:

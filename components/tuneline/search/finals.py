@@ -25,7 +25,7 @@ _FINAL = "final "
 _TAKEN = "taken "
 """How the one begins that says who trains it meanwhile."""
 SETTLE_SECONDS = 0.5
-"""More than a database takes from one command's look to its next word."""
+"""More than a database takes from one command's look to its word, unless it is away: then a training is done twice."""
 
 
 def attribute(number: int, seed: int) -> str:
@@ -36,7 +36,7 @@ def attribute(number: int, seed: int) -> str:
 def take(study: optuna.Study, result: str, owner: str, lives: Callable[[str], bool]) -> bool:
     """Take a finalist's training, unless another command, which is not over, has it.
 
-    Of two that do so at the same moment the last one has it, whose name stands there a while later.
+    Of two that do so at the same moment the one has it whose name stands there a while later.
 
     Args:
         study: the study.

@@ -176,11 +176,11 @@ def draw_tradeoffs(
 
 
 def _logarithmic(axes: Any) -> None:
-    """Make the x axis logarithmic, with figures as people write them (30, not 3 x 10^1)."""
+    """Make the x axis logarithmic, with figures as people write them (20, not 2 x 10^1)."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +94,7 @@ class Sweep:
         """
         with self._alive():
             self._search_all()
-            self._repeat_all()
+            self._repeat(self.finals)
 
     def search(self) -> None:
         """Train what is proposed, until what is left of the budget is the finalists'.
@@ -105,10 +105,10 @@ class Sweep:
         with self._alive():
             self._search_all()
 
-    def repeat(self, finals: Iterable[Final]) -> None:
+    def repeat(self, trainings: Sequence[Final]) -> None:
         """Train finalists with other seeds."""
         with self._alive():
-            self.engine.each(self._final, finals)
+            self._repeat(lambda: trainings)
 
     def _search_all(self) -> None:
         if lost := studies.recover(self.study, self.lives, self._ownerless):
@@ -119,20 +119,34 @@ class Sweep:
             told = f"the last {studies.MOST_REPEATS} proposals repeat what was tried"
             self.tell("sweep", 0, 0, f"the space holds nothing new: {told}")
 
-    def _repeat_all(self) -> None:
-        """Train what finalists lack, and wait for what other commands have taken of it."""
+    def _repeat(self, asked: Callable[[], Sequence[Final]]) -> None:
+        """Train what finalists lack, and wait for what other commands have taken of it.
+
+        Args:
+            asked: gives what is to be trained, as it is known by now.
+        """
+
+        def lacking() -> dict[str, Final]:
+            found = {finals.attribute(trial.number, seed): (trial, seed) for trial, seed in asked()}
+            done = self._tried | set(self.study.user_attrs)
+            return {name: final for name, final in found.items() if name not in done}
+
+        def one(name: str) -> None:
+            if final := lacking().get(name):  # a trial that ended meanwhile may have taken its place
+                self._final(name, *final)
+
         told = False
-        while not self.engine.stop.is_set() and self.clock.left > 0:
-            waiting = [final for final in self.finals() if self._attribute(final) not in self._tried]
-            if not waiting:
-                return
+        while (names := list(lacking())) and self._may_go_on():
             tried = len(self._tried)
-            self.engine.each(self._final, waiting)
-            if len(self._tried) == tried:
+            self.engine.each(one, names)
+            if len(self._tried) == tried and lacking():
                 if not told:
                     self.tell("sweep", 0, 0, "waiting for finalists that another command on this study trains")
                 told = True
                 self.engine.stop.wait(TICK_SECONDS)
+
+    def _may_go_on(self) -> bool:
+        return not self.engine.stop.is_set() and self.clock.left > 0
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
@@ -227,7 +241,8 @@ class Sweep:
         if self.budget.seconds is None or self.settings.seeds == 1:  # asked after each epoch of each trial
             return 0.0
         best = finals.finalists(self.study, self.recipe)
-        needed = sum(trial.user_attrs[studies.RESULT]["seconds"] for trial in best) * (self.settings.seeds - 1)
+        once = sum(trial.user_attrs[studies.RESULT]["seconds"] + finals.SETTLE_SECONDS for trial in best)
+        needed = once * (self.settings.seeds - 1)
         return min(1.1 * needed / self.engine.workers / self.beside, MOST_FOR_FINALS * self.budget.seconds)
 
     def _one(self, trial: optuna.Trial) -> None:
@@ -301,21 +316,14 @@ class Sweep:
             waiting = waiting[: max(left, 0)]
         return waiting
 
-    @staticmethod
-    def _attribute(which: Final) -> str:
-        return finals.attribute(which[0].number, which[1])
-
-    def _final(self, which: Final) -> None:
-        """Train a finalist with another seed, unless that is done, or another command has taken it."""
-        attribute = self._attribute(which)
-        if self.engine.stop.is_set() or self.clock.left <= 0 or attribute in self.study.user_attrs:
-            return
-        if not finals.take(self.study, attribute, self.owner, self.lives):
+    def _final(self, attribute: str, trial: optuna.trial.FrozenTrial, seed: int) -> None:
+        """Train a finalist with another seed, unless another command has taken it."""
+        if not (self._may_go_on() and finals.take(self.study, attribute, self.owner, self.lives)):
             return
         self._tried.add(attribute)
-        if result := self._again(*which):
+        if result := self._again(trial, seed):
             self.study.set_user_attr(attribute, result.row())
-            self._say(which[0].number, f"{result.value(self.settings.metric)[0]:.4f} with seed {which[1]}")
+            self._say(trial.number, f"{result.value(self.settings.metric)[0]:.4f} with seed {seed}")
             self._show()
         else:
             finals.give_back(self.study, attribute)

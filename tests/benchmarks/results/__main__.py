@@ -83,6 +83,8 @@ def _work(options: argparse.Namespace) -> None:
         _tell(
             rates + near + jobs(options.parts, options.only, options.modes, options.seeds, chosen_now), options.results
         )
+        if _lacks_treatments(options):
+            print(f"and some 15 minutes of all cores for {TREATMENTS.command}")
         return
     try:
         failed = runner.work(runner.missing(rates, options.results), options.results, options.workers)
@@ -90,7 +92,7 @@ def _work(options: argparse.Namespace) -> None:
         failed += runner.work(runner.missing(near, options.results), options.results, options.workers)
         wanted = jobs(options.parts, options.only, options.modes, options.seeds, chosen(known(options.results)))
         failed += runner.work(runner.missing(wanted, options.results), options.results, options.workers)
-        if IMBALANCE in options.parts and runner.missing([TREATMENTS], options.results):
+        if _lacks_treatments(options):
             print(f"{IMBALANCE}: {TREATMENTS.command}", flush=True)
             found = imbalance.measure()
             if isinstance(found, str):
@@ -101,6 +103,11 @@ def _work(options: argparse.Namespace) -> None:
         sys.exit(f"stopped; the same command goes on with what {options.results} lacks")
     if failed:
         print("\n".join(["failed, and tried again by the same command:", *failed]), file=sys.stderr)
+
+
+def _lacks_treatments(options: argparse.Namespace) -> bool:
+    asked = IMBALANCE in options.parts and TREATMENTS.scenario in options.only
+    return asked and bool(runner.missing([TREATMENTS], options.results))
 
 
 def _tell(wanted: list[Job], path: Path) -> None:

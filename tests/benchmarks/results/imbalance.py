@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.benchmarks.choosing import rare_spam
 from tests.benchmarks.results.job import Line
-from tests.benchmarks.results.plan import IMBALANCE, TREATMENTS
+from tests.benchmarks.results.plan import TREATMENTS
 from tests.benchmarks.results.worth import points, spread
 
 NAMES = {
@@ -32,7 +32,8 @@ def measure() -> Line | str:
             found = rare_spam(asked.texts, asked.folds, asked.seeds, Path(folder))
     except subprocess.CalledProcessError as error:  # the command has said how
         return f"{asked.command}: status {error.returncode}"
-    return {"part": IMBALANCE, "scenario": "sms_spam", "mode": IMBALANCE, "seed": 0, "command": asked.command,
+    part, mode, command = asked.key
+    return {"part": part, "scenario": asked.scenario, "mode": mode, "seed": 0, "command": command,
             "wall_seconds": time.monotonic() - started, "result": found}  # fmt: skip
 
 

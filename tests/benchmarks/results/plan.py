@@ -150,6 +150,7 @@ class Treatments:
     texts: int
     folds: int
     seeds: int
+    scenario: str = "sms_spam"
 
     @property
     def command(self) -> str:

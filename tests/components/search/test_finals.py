@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from tests.components.search.conftest import wait_for
+from tuneline.search import finals as finals_module
 from tuneline.search import study as studies
 from tuneline.search.clock import SPENT
 from tuneline.search.finals import attribute, give_back, standing, take
@@ -89,11 +90,12 @@ def test_a_training_of_a_command_that_cannot_be_seen_and_is_silent_for_minutes_i
     study = optuna.create_study()
     assert take(study, attribute(3, 1), "elsewhere", lambda _: True)
     assert not take(study, attribute(3, 1), "own", lambda _: True)
-    monkeypatch.setattr(time, "time", lambda: NOW + 400)
+    later = time.time() + 400
+    monkeypatch.setattr(time, "time", lambda: later)
     assert take(study, attribute(3, 1), "own", lambda _: True)
 
 
-def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_other(sweep, engine):
+def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_other(sweep, engine, monkeypatch):
     block = {"space": {"train.learning_rate": [5e-3, 4e-3]}, "finalists": 2, "seeds": 3, "pruner": "none"}
     first = sweep(block, "1h", owner="here/1@1")
     first.search()
@@ -107,14 +109,32 @@ def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_o
         return alone(*given, **named)
 
     both, engine.trial = threading.Barrier(2), trial
+    monkeypatch.setattr(finals_module, "SETTLE_SECONDS", 3.0)  # this machine may be busy
     commands = [threading.Thread(target=one.run) for one in (first, second)]
     for command in commands:
         command.start()
     for command in commands:
         command.join(120)
+        assert not command.is_alive()
     assert sorted(trained) == [f"trial {number} seed {seed}" for number in (0, 1) for seed in (1, 2)]
     for one in (first, second):
         assert [row["seeds"] for row in one.standings()] == [[0, 1, 2]] * 2
+
+
+def test_a_pod_waits_for_what_a_dead_one_elsewhere_has_taken_until_that_is_silent_for_minutes(sweep):
+    block = {"space": {"train.learning_rate": [5e-3]}, "finalists": 1, "seeds": 2, "pruner": "none"}
+    pod = sweep(block, "1h", owner="second/repeat 0@2")
+    pod.search()
+    trainings = pod.finals()
+    result = attribute(trainings[0][0].number, trainings[0][1])
+    assert take(pod.study, result, "first/repeat 0@1", lambda _: True)
+    repeat = threading.Thread(target=pod.repeat, args=(trainings,))
+    repeat.start()
+    wait_for(lambda: "waiting for finalists that another command on this study trains" in pod.heard)
+    pod.study.set_user_attr(f"taken {result}", {"owner": "first/repeat 0@1", "at": time.time() - 301})
+    repeat.join(120)
+    assert not repeat.is_alive()
+    assert result in pod.study.user_attrs
 
 
 def test_what_another_command_has_taken_and_lost_is_trained_by_who_waits_for_it(sweep):
@@ -129,6 +149,7 @@ def test_what_another_command_has_taken_and_lost_is_trained_by_who_waits_for_it(
     assert [row["seeds"] for row in search.standings()] == [[0]]
     give_back(search.study, attribute(trial.number, seed))
     command.join(120)
+    assert not command.is_alive()
     assert [row["seeds"] for row in search.standings()] == [[0, 1]]
 
 
