@@ -92,7 +92,7 @@ def treatments(recommended: str = "none") -> Line:
         rows.append({"treatment": name, "average_precision": score, "macro_f1": score, "recall": score,
                      "difference": differences, "seconds": 9.0})  # fmt: skip
     result = {"held_out_rows": 1600, "rows_of_rarest": {"train": 16, "held_out": 32}, "folds": 2, "seeds": 5,
-              "treatments": rows, "sentence": f"Take {recommended}."}  # fmt: skip
+              "treatments": rows, "recommended": recommended, "sentence": f"Take {recommended}."}  # fmt: skip
     part, mode, command = TREATMENTS.key
     return {"part": part, "scenario": "sms_spam", "mode": mode, "command": command, "result": result}
 
@@ -260,9 +260,20 @@ def test_treatments_of_unequal_classes_stand_beside_their_command_and_are_measur
     assert "| plain cross-entropy | 0.800 (0.700 to 0.900) |  | 0.800" in told
     assert "| focal loss | 0.820 (0.700 to 0.900) | +2.0 (-3.0 to +7.0) |" in told
     assert f"**Take focal.**\n\n```\n{TREATMENTS.command}\n```" in told
+    assert "| plain, tuned thresholds | 0.850 (0.700 to 0.900) | the same ranking |" in told
+
+
+def test_treatments_are_measured_once_and_kept_without_a_path_of_the_machine(tmp_path: Path, monkeypatch: Any):
+    def rare_spam(_rows: int, _folds: int, _seeds: int, folder: Path) -> Any:
+        return treatments()["result"] | {"page": str(folder / "imbalance.html")}
+
+    monkeypatch.setattr(imbalance, "rare_spam", rare_spam)
     path = tmp_path / "r.jsonl"
     assert runner.missing([TREATMENTS], path) == [TREATMENTS]
-    runner.keep(path, treatments())
+    found = imbalance.measure()
+    assert isinstance(found, dict)
+    assert found["result"] == treatments()["result"]
+    runner.keep(path, found)
     assert runner.missing([TREATMENTS], path) == []
 
 
