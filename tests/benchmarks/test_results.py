@@ -255,7 +255,7 @@ def test_page_and_pictures_are_written_also_from_a_piece(tmp_path: Path, parts: 
     assert "## Sentiment" not in written[0].read_text()
 
 
-def test_treatments_of_unequal_classes_stand_beside_their_command_and_are_measured_once(tmp_path: Path):
+def test_treatments_of_unequal_classes_stand_beside_their_command():
     told = imbalance.section(treatments("focal"))
     assert "| plain cross-entropy | 0.800 (0.700 to 0.900) |  | 0.800" in told
     assert "| focal loss | 0.820 (0.700 to 0.900) | +2.0 (-3.0 to +7.0) |" in told

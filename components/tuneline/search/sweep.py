@@ -81,7 +81,6 @@ class Sweep:
 
         self.settings, self._lock = self.recipe.sweep, threading.Lock()
         self._running, self._away, self._ownerless = set[int](), False, dict[int, float]()
-        self._tried = set[str]()  # of the finalists' trainings
         waits(self.study, self._hear_of_database, self.engine.stop)
         before = of_earlier(self.study, self.owner, self.lives) if self.before is None else self.before
         self.clock = Clock(self.study, self.owner, self.budget.seconds, self.started, before)
@@ -126,20 +125,22 @@ class Sweep:
             asked: gives what is to be trained, as it is known by now.
         """
 
+        told, tried = False, set[str]()
+
         def lacking() -> dict[str, Final]:
             found = {finals.attribute(trial.number, seed): (trial, seed) for trial, seed in asked()}
-            done = self._tried | set(self.study.user_attrs)
+            done = tried | set(self.study.user_attrs)
             return {name: final for name, final in found.items() if name not in done}
 
         def one(name: str) -> None:
-            if final := lacking().get(name):  # a trial that ended meanwhile may have taken its place
-                self._final(name, *final)
+            final = lacking().get(name)  # a trial that ended meanwhile may have taken its place
+            if final and self._final(name, *final):
+                tried.add(name)
 
-        told = False
         while (names := list(lacking())) and self._may_go_on():
-            tried = len(self._tried)
+            before = len(tried)
             self.engine.each(one, names)
-            if len(self._tried) == tried and lacking():
+            if len(tried) == before and lacking():
                 if not told:
                     self.tell("sweep", 0, 0, "waiting for finalists that another command on this study trains")
                 told = True
@@ -316,17 +317,17 @@ class Sweep:
             waiting = waiting[: max(left, 0)]
         return waiting
 
-    def _final(self, attribute: str, trial: optuna.trial.FrozenTrial, seed: int) -> None:
-        """Train a finalist with another seed, unless another command has taken it."""
+    def _final(self, attribute: str, trial: optuna.trial.FrozenTrial, seed: int) -> bool:
+        """Train a finalist with another seed; gives whether that was tried: another command may have taken it."""
         if not (self._may_go_on() and finals.take(self.study, attribute, self.owner, self.lives)):
-            return
-        self._tried.add(attribute)
+            return False
         if result := self._again(trial, seed):
             self.study.set_user_attr(attribute, result.row())
             self._say(trial.number, f"{result.value(self.settings.metric)[0]:.4f} with seed {seed}")
             self._show()
         else:
             finals.give_back(self.study, attribute)
+        return True
 
     def _again(self, trial: optuna.trial.FrozenTrial, seed: int) -> Result | None:
         """The trial trained with another seed; None where it did not come to its end."""

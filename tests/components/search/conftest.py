@@ -80,14 +80,13 @@ def engine(recipe: Recipe, store: Any, tmp_path: Path) -> Any:
 @pytest.fixture
 def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:
     """Makes a command's part in a study, over the recipe with this `sweep:` block."""
-
     from tuneline.search import study as studies
     from tuneline.search.budget import Budget
     from tuneline.search.data import prepared
     from tuneline.search.space import readings, space_of
     from tuneline.search.sweep import Sweep, reading
 
-    def make(block: dict[str, Any], budget: str, owner: str = "here/1@1", lives=lambda _: True) -> Sweep:
+    def make(block: dict[str, Any], budget: str, owner: str = "here/1@1", lives=lambda _: True) -> Any:
         tree = recipe.model_dump(by_alias=True, mode="json") | {"sweep": block}
         chosen = validate(Recipe, tree)
         space = space_of(chosen, data)
@@ -95,9 +94,9 @@ def sweep(recipe: Recipe, data: Path, engine: Any, tmp_path: Path) -> Any:
                  for one in readings(space, chosen)}  # fmt: skip
         found, _ = studies.open_study(f"sqlite:///{tmp_path / 'studies.db'}", "study", chosen, space)
         heard: list[str] = []
-        made = Sweep(chosen, space, where, Budget.parse(budget), engine, found,
-                     lambda *line: heard.append(line[3]), owner, lives)  # fmt: skip
-        made.heard = heard  # type: ignore[attr-defined]
+        made: Any = Sweep(chosen, space, where, Budget.parse(budget), engine, found,
+                          lambda *line: heard.append(line[3]), owner, lives)  # fmt: skip
+        made.heard = heard
         return made
 
     return make
