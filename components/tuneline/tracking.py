@@ -21,6 +21,7 @@ from tuneline.errors import InputError, ServiceError, without_credentials
 from tuneline.outbox import Outbox
 from tuneline.progress import say
 from tuneline.provenance import environment, installed
+from tuneline.stopping import unstoppable
 from tuneline.trouble import told_of, trouble
 
 if TYPE_CHECKING:
@@ -242,21 +243,22 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         with run.outbox:
             yield run
         run.flush()
+        if owned:
+            _end_step(run, "FINISHED", shared)
     except BaseException as error:
-        if owned:
-            _retry(_LAST_WORD)
-        with suppress(Exception):
-            run.outbox.flush(patience=2)
-        if owned:
+        with unstoppable():
+            if owned:
+                _retry(_LAST_WORD)
             with suppress(Exception):
-                run.tags({"tuneline.error": told_of(error)})
-            # A broken pipe is the first that a step hears of a command that was killed outright.
-            killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
-            with suppress(Exception):  # of the two errors the first one tells more
-                _end_step(run, "KILLED" if killed else "FAILED", shared)
+                run.outbox.flush(patience=2)
+            if owned:
+                with suppress(Exception):
+                    run.tags({"tuneline.error": told_of(error)})
+                # A broken pipe is the first that a step hears of a command that was killed outright.
+                killed = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError)
+                with suppress(Exception):  # of the two errors the first one tells more
+                    _end_step(run, "KILLED" if killed else "FAILED", shared)
         raise
-    if owned:
-        _end_step(run, "FINISHED", shared)
 
 
 def _open_step(api: MlflowClient, step: str, parent: str | None, injected: str | None) -> StepRun:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import tuneline
-from tuneline import tracking
+from tuneline import stopping, tracking
 from tuneline.artifacts import PreparedData, read_json, source_hash
 from tuneline.config import Recipe
 from tuneline.errors import InputError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tuneline_pipelines.containers import Containers
 
 GRACE_SECONDS = 30  # a step that trains saves its state first
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StepFailed(Exception):  # noqa: N818 - it is a step's outcome, told with the place of its log
@@ -119,17 +118,13 @@ def stopped_by_signals(end: Callable[[], object] = lambda: None) -> Iterator[Non
     """
 
     def stop(_number: int, _frame: Any) -> None:
-        for number in STOPPING:
+        for number in stopping.SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         end()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in STOPPING}
-    try:
+    with stopping.handled(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

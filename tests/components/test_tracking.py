@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from tuneline.artifacts import PreparedData
 from tuneline.errors import InputError
 from tuneline.provenance import environment, installed
+from tuneline.stopping import SIGNALS, handled
 from tuneline.tracking import (
     EXPERIMENT,
     KFP_RUN,
@@ -113,6 +115,37 @@ def test_a_step_that_does_not_end_well_says_so_and_passes_the_error_on(store, pa
     found = store.get_run(run.run_id)
     assert found.info.status == status
     assert found.data.tags["tuneline.error"].startswith(told)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_follows_while_a_run_is_ended_does_not_leave_it_running(store, parent, monkeypatch, number):
+    with pytest.raises(BrokenPipeError), handled(stop), step_run("train", {}) as run:
+        end = run.api.set_terminated
+
+        def signalled(*arguments: str) -> None:
+            signal.raise_signal(number)
+            end(*arguments)
+
+        monkeypatch.setattr(run.api, "set_terminated", signalled)
+        raise BrokenPipeError
+    assert store.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_a_signal_that_comes_while_a_step_that_ends_well_says_so_leaves_no_run_running(store, parent, monkeypatch):
+    with pytest.raises(SystemExit), handled(stop), step_run("train", {}) as run:
+        end = run.api.set_terminated
+
+        def signalled(run_id: str, status: str) -> None:
+            if status == "FINISHED":
+                signal.raise_signal(signal.SIGTERM)
+            end(run_id, status)
+
+        monkeypatch.setattr(run.api, "set_terminated", signalled)
+    assert store.get_run(run.run_id).info.status == "KILLED"
+
+
+def stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def test_what_a_failed_step_measured_is_kept(store, parent):

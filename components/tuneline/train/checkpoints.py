@@ -11,8 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,12 +23,12 @@ from torch import nn
 from tuneline.artifacts import read_json, source_hash, write_json
 from tuneline.config import TrainConfig
 from tuneline.progress import say
+from tuneline.stopping import handled
 from tuneline.storage import CHECKPOINTS, DamagedError, Store, open_store
 from tuneline.train.best import Best, tuned
 from tuneline.train.group import Group
 
 KEEP = 2
-STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 @dataclass
@@ -64,15 +63,9 @@ class Checkpoints:
         self._saved = time.monotonic()
         self._signal = 0
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> AbstractContextManager[None]:
         """While this lasts, SIGTERM, Ctrl-C and a closed terminal only ask for an end, which `after_step` brings."""
-        before = {number: signal.signal(number, self._ask) for number in STOPPING} if self.store else {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handled(self._ask) if self.store else nullcontext()
 
     def _ask(self, number: int, _frame: Any) -> None:
         self._signal = number

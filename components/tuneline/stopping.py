@@ -1,0 +1,36 @@
+"""The signals by which a cluster, a command or a person stops a process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    """While this lasts, the signals go to the handler; only the main thread may say so."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+@contextmanager
+def unstoppable() -> Iterator[None]:
+    """While this lasts, the signals are ignored, so that how the work ended can be written down; for seconds only.
+
+    A process is often told twice: by a broken pipe and a signal, or by an impatient Ctrl-C. They reach the main thread
+    alone; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handled(signal.SIG_IGN):
+        yield
