@@ -73,7 +73,7 @@ def _limits(axes: Any, rows: list[Row]) -> None:
 
 
 def _labels(axes: Any, rows: list[Row], linear: Row | None) -> None:
-    """A name beside each point; of points that crowd at the right the names stand in a column, a thin line to each."""
+    """A name beside each point; where points crowd at the right the names stand in a column, a thin line to each."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
     last = max((row.seconds for row in rows), default=1)
@@ -81,10 +81,13 @@ def _labels(axes: Any, rows: list[Row], linear: Row | None) -> None:
     places = apart([100 * row.score["accuracy"][0] for row in crowd], 0.075 * (high - low))
     for row in rows:
         value, colour = 100 * row.score["accuracy"][0], COLOURS[row.mode]
-        at, beside = (places[crowd.index(row)], last * 1.3) if row in crowd and len(crowd) > 1 else (value, row.seconds)
-        if beside != row.seconds:
+        if row in crowd and len(crowd) > 1:
+            at, beside, aside = places[crowd.index(row)], last * 1.3, 3
             axes.plot([row.seconds, beside], [value, at], color=colour, lw=0.8, alpha=0.6)
-        axes.annotate(NAMES[row.mode], (beside, at), xytext=(3 if beside != row.seconds else 7, 0), va="center",
+        else:
+            reach = row.seconds * (right / left) ** (0.05 + 0.021 * len(NAMES[row.mode]))
+            at, beside, aside = value, row.seconds, -7 if _meets(rows, row, reach) else 7
+        axes.annotate(NAMES[row.mode], (beside, at), xytext=(aside, 0), va="center", ha="left" if aside > 0 else "right",
                       textcoords="offset points", color=colour, fontweight="bold")  # fmt: skip
     if linear:
         value = 100 * linear.score["accuracy"][0]
@@ -95,6 +98,15 @@ def _labels(axes: Any, rows: list[Row], linear: Row | None) -> None:
         )
         axes.annotate("linear baseline", (right if taken else left, value), xytext=(-4 if taken else 4, 3), fontsize=8,
                       textcoords="offset points", ha="right" if taken else "left")  # fmt: skip
+
+
+def _meets(rows: list[Row], named: Row, reach: float) -> bool:
+    """Whether a name at the right of its point, to where it reaches, would run into another's interval."""
+    value = named.score["accuracy"][0]
+    return any(
+        named.seconds < row.seconds < reach and row.score["accuracy"][1] <= value <= row.score["accuracy"][2]
+        for row in rows
+    )
 
 
 def apart(values: list[float], least: float) -> list[float]:
