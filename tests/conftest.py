@@ -6,7 +6,8 @@ import builtins
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     BertModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until it is so; it has to be within the seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:

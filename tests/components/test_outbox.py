@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import until
 from tuneline.outbox import Outbox
 
 
@@ -29,13 +30,6 @@ class Server:
             raise ConnectionError("away")
         self.got += batch
         self.sizes.append(len(batch))
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture

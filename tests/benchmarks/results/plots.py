@@ -87,8 +87,8 @@ def _labels(axes: Any, rows: list[Row], linear: Row | None) -> None:
         else:
             reach = row.seconds * (right / left) ** (0.05 + 0.021 * len(NAMES[row.mode]))
             at, beside, aside = value, row.seconds, -7 if _meets(rows, row, reach) else 7
-        axes.annotate(NAMES[row.mode], (beside, at), xytext=(aside, 0), va="center", ha="left" if aside > 0 else "right",
-                      textcoords="offset points", color=colour, fontweight="bold")  # fmt: skip
+        axes.annotate(NAMES[row.mode], (beside, at), xytext=(aside, 0), ha="left" if aside > 0 else "right",
+                      va="center", textcoords="offset points", color=colour, fontweight="bold")  # fmt: skip
     if linear:
         value = 100 * linear.score["accuracy"][0]
         taken = any(

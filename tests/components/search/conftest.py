@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,6 @@ from tests.components.conftest import QUICK, write_csv
 from tests.conftest import reviews
 from tuneline.config import Recipe
 from tuneline.recipe import validate
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    """Wait until it is so, for twenty seconds at most."""
-    until = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture

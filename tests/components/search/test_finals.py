@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.components.search.conftest import wait_for
+from tests.conftest import until
 from tuneline.search import finals as finals_module
 from tuneline.search import study as studies
 from tuneline.search.clock import SPENT
@@ -130,7 +130,7 @@ def test_a_pod_waits_for_what_a_dead_one_elsewhere_has_taken_until_that_is_silen
     assert take(pod.study, result, "first/repeat 0@1", lambda _: True)
     repeat = threading.Thread(target=pod.repeat, args=(trainings,))
     repeat.start()
-    wait_for(lambda: "waiting for finalists that another command on this study trains" in pod.heard)
+    until(lambda: "waiting for finalists that another command on this study trains" in pod.heard)
     pod.study.set_user_attr(f"taken {result}", {"owner": "first/repeat 0@1", "at": time.time() - 301})
     repeat.join(120)
     assert not repeat.is_alive()
@@ -145,7 +145,7 @@ def test_what_another_command_has_taken_and_lost_is_trained_by_who_waits_for_it(
     assert take(search.study, attribute(trial.number, seed), "other", lambda _: True)
     command = threading.Thread(target=search.run)
     command.start()
-    wait_for(lambda: "waiting for finalists that another command on this study trains" in search.heard)
+    until(lambda: "waiting for finalists that another command on this study trains" in search.heard)
     assert [row["seeds"] for row in search.standings()] == [[0]]
     give_back(search.study, attribute(trial.number, seed))
     command.join(120)

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.components.search.conftest import wait_for
+from tests.conftest import until
 from tuneline.artifacts import PreparedData
 from tuneline.errors import DivergedError, InputError
 from tuneline.search import study as studies
@@ -170,10 +170,10 @@ def test_the_heartbeat_goes_on_after_a_hiccup_of_the_database(sweep, tmp_path, m
         database.execute(
             "ALTER TABLE study_user_attributes RENAME TO away"
         )  # what any statement on it meets is an error
-        wait_for(lambda: any("database" in line for line in search.heard))
+        until(lambda: any("database" in line for line in search.heard))
         database.execute("ALTER TABLE away RENAME TO study_user_attributes")
         before = beat()
-        wait_for(lambda: beat() > before)
+        until(lambda: beat() > before)
     told = [line for line in search.heard if "database" in line]
     assert told == ["the study's database: no such table: study_user_attributes; tried again"]
 
