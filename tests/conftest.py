@@ -18,9 +18,11 @@ from tuneline.step import OWNER_PID
 from tuneline.storage import CHECKPOINTS
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: tests share their cores
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what is in the background deaf to Ctrl-C, and so would be the commands that tests interrupt.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    # A shell starts what is in the background deaf to Ctrl-C, as nohup does to a closed terminal, and so would be the
+    # commands that tests stop.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 ROOT = Path(__file__).parent.parent
 ALONE = {f"tests/e2e/test_{name}.py" for name in ("bad_input", "killed", "real_text", "sweep")}
 """Files whose tests share nothing that is dear, and may run in several processes."""

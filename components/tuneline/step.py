@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tuneline.errors import InputError
 from tuneline.progress import ERROR_MARK, FAILED_MARK, say
+from tuneline.stopping import handled
 from tuneline.tracking import StepRun, step_run
 from tuneline.trouble import trouble
 
@@ -60,15 +61,14 @@ class ClassificationMetrics(Artifact, Protocol):
 def guarded() -> Iterator[None]:
     """Run a step's work; bad input exits with status 2 and one line, a server's trouble with 1.
 
-    SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would, and so does a
-    closed terminal.
+    SIGTERM, by which a cluster or the command on a laptop stops a step, ends it as an exception would, and so do Ctrl-C
+    and a closed terminal.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     if owner := os.environ.get(OWNER_PID):
         threading.Thread(target=_follow, args=(int(owner),), daemon=True).start()
     try:
-        yield
+        with handled(lambda number, _frame: sys.exit(128 + number)):
+            yield
     except InputError as error:
         say(f"{ERROR_MARK}{error}")
         sys.exit(2)

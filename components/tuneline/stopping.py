@@ -13,13 +13,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
-    """While this lasts, the signals go to the handler; only the main thread may say so."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    """While this lasts, the signals go to the handler, except for those that are ignored, as `nohup` has it.
+
+    Only the main thread may say so.
+    """
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def ignore() -> None:
+    """Ignore the signals from now on."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

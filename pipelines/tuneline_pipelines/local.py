@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -118,8 +117,7 @@ def stopped_by_signals(end: Callable[[], object] = lambda: None) -> Iterator[Non
     """
 
     def stop(_number: int, _frame: Any) -> None:
-        for number in stopping.SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        stopping.ignore()
         end()
         raise KeyboardInterrupt
 

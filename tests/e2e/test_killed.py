@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import reviews
+from tests.conftest import reviews, until
 from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.medium
@@ -42,8 +43,26 @@ def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
     return command.returncode, told
 
 
-def test_a_stopped_command_stops_its_step_and_closes_its_runs(project: Project, tiny_checkpoint: Path) -> None:
+@pytest.fixture
+def nohup() -> Iterator[None]:
+    """What is started is deaf to a closed terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("nohup")
+def test_a_command_under_nohup_survives_its_terminal_and_a_stopped_one_stops_its_step_and_closes_its_runs(
+    project: Project, tiny_checkpoint: Path
+) -> None:
     command, step = training(project, tiny_checkpoint)
+    whole = psutil.Process(command.pid)
+    for process in (whole, *whole.children(recursive=True)):
+        process.send_signal(signal.SIGHUP)
+    log = next((project.folder / ".tuneline" / "logs").glob("*.log"))
+    told = log.read_text().count(" steps | ")
+    until(lambda: log.read_text().count(" steps | ") > told + 3, 120)
+    assert command.poll() is None
     command.send_signal(signal.SIGINT)
     status, told = ended(command)
     assert status == 130

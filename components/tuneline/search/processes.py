@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tuneline import stopping
 from tuneline.errors import DivergedError, InputError
 from tuneline.search.job import Interrupted, OutOfTime, TrialLost
 
@@ -83,11 +84,10 @@ def _listen(
 
 
 def _start(module: str, pipe: Connection, job: Any) -> None:
-    """In the new process: Ctrl-C is the command's affair, which kills it; then the module's main."""
+    """In the new process: signals that a whole group gets are the command's affair, which kills it; then the main."""
     import importlib
-    import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.ignore()
     importlib.import_module(module).main(pipe, job)
 
 

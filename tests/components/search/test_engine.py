@@ -20,6 +20,7 @@ from tuneline.errors import InputError
 from tuneline.search.data import first_rows, folds, prepared, share
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
+from tuneline.stopping import SIGNALS
 
 pytestmark = pytest.mark.medium
 
@@ -116,6 +117,23 @@ def test_a_trial_ends_when_it_is_told_to(engine, recipe, data):
     with pytest.raises(Pruned):
         engine.trial(recipe, {"train.epochs": 9}, data, "trial 0", on_epoch=on_epoch)
     assert heard == [1, 2]
+
+
+def test_signals_that_all_processes_of_a_command_get_leave_its_trials_to_it(engine: Engine, recipe, data):
+    epochs = []
+
+    def signalled(epoch, numbers):
+        epochs.append(epoch)
+        for trial in trials_below(psutil.Process()):
+            for number in SIGNALS:
+                trial.send_signal(number)
+            if epoch == 1:
+                trial.parent().terminate()
+        return True
+
+    result = engine.trial(recipe, {"train.epochs": 3}, data, "trial 0", on_epoch=signalled)
+    assert epochs == [1, 2, 3]
+    assert engine.run.api.get_run(result.run_id).info.status == "FINISHED"
 
 
 def test_a_killed_trial_is_lost_alone(engine: Engine, recipe, data):
