@@ -145,6 +145,14 @@ def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
+def nohup() -> Iterator[None]:
+    """What is started is deaf to a closed terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def reviews_csv(tmp_path: Path) -> Path:
     """A CSV of 240 reviews with columns text and label."""
     import csv

@@ -11,14 +11,15 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def heard() -> list[signal.Signals]:
+    """The signals that are not ignored: whoever starts a command by `nohup` wants it to outlive its terminal."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
-    """While this lasts, the signals go to the handler, except for those that are ignored, as `nohup` has it.
-
-    Only the main thread may say so.
-    """
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heard}
+    """While this lasts, the signals that are heard at all go to the handler; only the main thread may say so."""
+    before = {number: signal.signal(number, handler) for number in heard()}
     try:
         yield
     finally:

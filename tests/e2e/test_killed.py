@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -41,14 +40,6 @@ def training(project: Project, checkpoint: Path) -> tuple[subprocess.Popen[str],
 def ended(command: subprocess.Popen[str]) -> tuple[int, str]:
     told = command.communicate(timeout=180)[1]
     return command.returncode, told
-
-
-@pytest.fixture
-def nohup() -> Iterator[None]:
-    """What is started is deaf to a closed terminal."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.usefixtures("nohup")

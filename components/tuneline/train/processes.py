@@ -15,6 +15,7 @@ from pathlib import Path
 from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.machine import threads_each
+from tuneline.stopping import heard
 from tuneline.train.record import Follower, JobFailed, Listener, Numbers, Recorder, write_config
 
 
@@ -56,6 +57,7 @@ def require_gpus(count: int) -> None:
 
 def _run(count: int, arguments: list[str], listener: Listener, follower: Follower) -> int:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    torchrun += ["--signals-to-handle", ",".join(number.name for number in heard())]  # it would handle ignored ones too
     environment = os.environ | {"OMP_NUM_THREADS": str(threads_each(count)), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*torchrun, "-m", "tuneline.train", *arguments], env=environment, text=True, stdout=subprocess.PIPE,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from kfp import dsl
@@ -260,6 +262,20 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(tune, tiny_checkpoi
     moved = max((one[name] - start[name]).abs().max().item() for name in one if name.startswith("bert."))
     apart = max((one[name] - two[name]).abs().max().item() for name in one)
     assert apart < 1e-4 < 1e-3 < moved
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nohup")
+def test_several_processes_under_nohup_survive_their_terminal(prepared, tiny_checkpoint, tmp_path):
+    class Closing(Heard):
+        def metrics(self, values, step=0):
+            super().metrics(values, step)
+            for process in psutil.Process().children(recursive=True):
+                process.send_signal(signal.SIGHUP)
+
+    settings = TrainConfig(epochs=2, distributed=Distributed(gpus_per_node=2))
+    processes.fit(prepared, model_config(tiny_checkpoint), settings, tmp_path / "model", Closing())
+    assert {path.name for path in (tmp_path / "model").iterdir()} == OUTPUT
 
 
 @pytest.mark.slow
