@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -17,7 +18,32 @@ from typer.exceptions import TyperException
 from tuneline.errors import ConflictError, InputError
 from tuneline.trouble import trouble
 
-told = Console(stderr=True)
+
+class _Stderr:
+    """sys.stderr; where it takes no more, because the terminal is gone or the disk is full, nothing is told, and the
+    work goes on."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr or io.StringIO(), name)
+
+    def write(self, text: str) -> int:
+        """Take text as a stream does."""
+        self._try(lambda: self.__getattr__("write")(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write it through."""
+        self._try(self.__getattr__("flush"))
+
+    def _try(self, tell: Callable[[], object]) -> None:
+        try:
+            tell()
+        except OSError:  # what waits would be tried again with the next line, and at the end by Python
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+told = Console(file=cast(TextIO, _Stderr()))
+"""For a person."""
 ORDER = (
     "init", "audit", "plan", "run", "runs", "compare", "ui", "sweep", "choose", "imbalance", "predict", "serve",
     "promote", "rollback", "history", "trace", "reproduce", "build", "compile", "submit", "logs", "cancel", "doctor",
