@@ -124,7 +124,7 @@ class SearchRun:
         except Pruned:
             step.tags({"tuneline.pruned": "true"})
             raise
-        except (Interrupted, OutOfTime):
+        except (Interrupted, OutOfTime, KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         except BaseException as error:

@@ -119,6 +119,15 @@ def test_a_trial_ends_when_it_is_told_to(engine, recipe, data):
     assert heard == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED"), (ValueError("no"), "FAILED")]
+)
+def test_a_child_run_tells_whether_it_was_stopped_or_failed(engine: Engine, error, status):
+    with pytest.raises(type(error)), engine.run.child("frozen", {}, {}) as child:
+        raise error
+    assert engine.run.api.get_run(child.run_id).info.status == status
+
+
 def test_signals_that_all_processes_of_a_command_get_leave_its_trials_to_it(engine: Engine, recipe, data):
     epochs = []
 
