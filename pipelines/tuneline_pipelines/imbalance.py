@@ -107,13 +107,15 @@ def about(result: dict[str, Any]) -> str:
     """What the figures are of."""
     held = f"pooled over {result['folds']} folds" if result["folds"] else "of the validation split"
     rows, unheld = result["rows_of_rarest"], ", ".join(map(repr, result["not_held_out"]))
-    over = "over rows and seeds" if result["seeds"] > 1 else "over rows; what another seed gives is not in them"
+    many = result["seeds"] > 1
+    seeds = f"Means over {result['seeds']} seeds" if many else "One seed"
+    over = "over rows and seeds" if many else "over rows; what another seed gives is not in them"
     more = [f"No row of {unheld} is held out, so that nothing is told of it; --folds 5 would."] if unheld else []
     if result["classes"] > MOST_CLASSES:
         more.append(f"Thresholds are not tried with more than {MOST_CLASSES} classes.")
     more += [f"Left out: {name}: {why}." for name, why in result["lost"].items()]
     return " ".join([
-        f"Means over {result['seeds']} seeds on {result['held_out_rows']} rows {held}, of which {rows['held_out']} are "
+        f"{seeds} on {result['held_out_rows']} rows {held}, of which {rows['held_out']} are "
         f"{result['rarest']!r} ({rows['train']} in training); 95% intervals {over}; the recommendation's are for all "
         f"comparisons at once. The test split was not looked at.", *more,
     ])  # fmt: skip

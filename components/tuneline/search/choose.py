@@ -191,7 +191,7 @@ class Choosing:
 
     def _too_little(self) -> InputError:
         return InputError(
-            f"--budget: {self._budget} do not last until each checkpoint is fine-tuned once; a larger one goes on from "
+            f"--budget: {self._budget} does not last until each checkpoint is fine-tuned once; a larger one goes on from "
             f"there"
         )
 

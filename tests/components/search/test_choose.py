@@ -222,7 +222,7 @@ def test_a_round_whose_time_comes_halfway_ranks_nobody(choosing):
 def test_a_budget_that_does_not_last_for_a_first_round_is_told_in_one_line(choosing, fate):
     choosing.budget = Budget.parse("1s")
     Paced(choosing, fate)
-    with pytest.raises(InputError, match="--budget: 1s do not last until each checkpoint is fine-tuned once"):
+    with pytest.raises(InputError, match="--budget: 1s does not last until each checkpoint is fine-tuned once"):
         choosing.run()
 
 
@@ -230,7 +230,7 @@ def test_a_budget_of_no_time_ends_a_real_training(engine, recipe, data, tmp_path
     name = recipe.model.name
     choosing = Choosing(recipe, [name], {name: data}, engine, tmp_path / "data", "accuracy", print,
                         budget=Budget.parse("0.001s"))  # fmt: skip
-    with pytest.raises(InputError, match=r"--budget: 0\.001s do not last"):
+    with pytest.raises(InputError, match=r"--budget: 0\.001s does not last"):
         choosing.run()
     assert choosing.seconds == {}
 
