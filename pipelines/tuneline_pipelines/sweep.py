@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,5 +103,5 @@ def show(console: Console, result: dict[str, Any]) -> None:
     ]  # fmt: skip
     show_table(console, titles, rows, ("settings",), padding=2)
     console.print(result["sentence"], markup=False, soft_wrap=True)
-    file = result["best"]["recipe"]
+    file = shlex.quote(result["best"]["recipe"])
     console.print(f"next      tuneline run {file}    or    tuneline ui", markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tuneline.tracking import client
-from tuneline_pipelines import choose, history
+from tuneline_pipelines import choose, history, sweep
 from tuneline_pipelines.cli import app
 from tuneline_pipelines.show import show_images, show_remote_runs, show_runs
 
@@ -52,6 +52,13 @@ def test_no_number_is_cut_in_a_terminal_of_any_width(table: str, width: int) -> 
     show(Console(file=out, width=width))
     for figure in figures:
         assert re.search(rf"(?<![\w.]){re.escape(figure)}(?![\w.])", out.getvalue()), out.getvalue()
+
+
+def test_the_next_command_can_be_typed_where_a_folder_has_a_blank_in_its_name() -> None:
+    stream = io.StringIO()
+    best = {"recipe": "/my work/best.yaml"}
+    sweep.show(Console(file=stream), {"metric": "accuracy", "finalists": [], "sentence": "It wins.", "best": best})
+    assert "tuneline run '/my work/best.yaml' " in stream.getvalue()
 
 
 def test_a_run_in_a_narrow_terminal_is_told_a_field_a_line() -> None:

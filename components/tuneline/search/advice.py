@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from tuneline.comparison import Comparison, compare
@@ -98,7 +99,7 @@ def _figure(one: Candidate, metric: str) -> str:
 
 
 def settings(one: Candidate) -> str:
-    """What to set in a recipe for it; "" for the baseline. A head that is trained is the nearest to a logistic one."""
+    """What to add to a command for it; "" for the baseline. A head that is trained is the nearest to a logistic one."""
     if one.how == BAG:
         return ""
-    return f"model.name={one.model}{' train.tune=head' if one.how == FROZEN else ''}"
+    return shlex.join([f"model.name={one.model}", *(["train.tune=head"] if one.how == FROZEN else [])])

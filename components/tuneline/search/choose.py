@@ -191,8 +191,8 @@ class Choosing:
 
     def _too_little(self) -> InputError:
         return InputError(
-            f"--budget: {self._budget} does not last until each checkpoint is fine-tuned once; a larger one goes on from "
-            f"there"
+            f"--budget: {self._budget} does not last until each checkpoint is fine-tuned once; a larger one goes on "
+            f"from there"
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_of_two_that_are_as_good_the_one_that_answers_sooner_is_taken_frozen_or_
     assert (one.model, one.how) == ("small", TUNED)
     assert "10.0 times as quickly" in sentence
     assert settings(one) == "model.name=small"
+    assert settings(replace(one, model="./my model", how=FROZEN)) == "'model.name=./my model' train.tune=head"
 
 
 def test_a_frozen_encoder_that_beats_all_that_was_fine_tuned_is_taken_and_not_the_baseline_that_does_so_too():
