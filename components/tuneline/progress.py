@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, TextIO
 
 ERROR_MARK = "tuneline: error: "
 """Before bad input."""
@@ -64,3 +67,37 @@ def say(line: str) -> None:
     """Print a line at once (kfp's runners buffer otherwise)."""
     sys.stdout.write(f"{line}\n")  # one write: another thread may speak too
     sys.stdout.flush()
+
+
+class Lasting:
+    """A standard stream that stops no work: where it takes no more, as a terminal that is gone or a full disk, what is
+    written is lost.
+
+    Args:
+        stream: gives the one of the moment, which may be none.
+    """
+
+    def __init__(self, stream: Callable[[], TextIO | None]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream() or io.StringIO(), name)
+
+    def write(self, text: str) -> int:
+        """Take text as a stream does."""
+        self._try(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write it through."""
+        self._try(lambda stream: stream.flush())
+
+    def _try(self, do: Callable[[TextIO], object]) -> None:
+        if not (stream := self._stream()):
+            return
+        try:
+            do(stream)
+        except OSError:  # what waits would be tried again with the next line, and at the end by Python
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -16,34 +15,11 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tuneline.errors import ConflictError, InputError
+from tuneline.progress import Lasting
 from tuneline.trouble import trouble
 
-
-class _Stderr:
-    """sys.stderr; where it takes no more, because the terminal is gone or the disk is full, nothing is told, and the
-    work goes on."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr or io.StringIO(), name)
-
-    def write(self, text: str) -> int:
-        """Take text as a stream does."""
-        self._try(lambda: self.__getattr__("write")(text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Write it through."""
-        self._try(self.__getattr__("flush"))
-
-    def _try(self, tell: Callable[[], object]) -> None:
-        try:
-            tell()
-        except OSError:  # what waits would be tried again with the next line, and at the end by Python
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-told = Console(file=cast(TextIO, _Stderr()))
-"""For a person."""
+told = Console(file=cast(TextIO, Lasting(lambda: sys.stderr)))
+"""For a person; that the terminal is gone, or the disk full that stderr goes to, stops no work."""
 ORDER = (
     "init", "audit", "plan", "run", "runs", "compare", "ui", "sweep", "choose", "imbalance", "predict", "serve",
     "promote", "rollback", "history", "trace", "reproduce", "build", "compile", "submit", "logs", "cancel", "doctor",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import sys
 import time
+from contextlib import redirect_stdout
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import uvicorn
 
 from tuneline.errors import InputError
-from tuneline.progress import say
+from tuneline.progress import Lasting, say
 from tuneline.serve.http import app_of
 from tuneline.serve.meters import Meters
 from tuneline.serve.service import Options, Service, starter
@@ -24,7 +26,7 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def serve(reference: str, options: Options) -> None:
-    """Answer until SIGTERM or SIGINT; MLFLOW_TRACKING_URI names the registry.
+    """Answer until SIGTERM or SIGINT, whether or not anybody reads its log; MLFLOW_TRACKING_URI names the registry.
 
     Args:
         reference: MODEL@alias, which is followed, or MODEL/VERSION.
@@ -33,6 +35,12 @@ def serve(reference: str, options: Options) -> None:
     Raises:
         InputError: no such model, not what was registered, or an address that cannot be listened at.
     """
+    out = sys.stdout
+    with redirect_stdout(cast(TextIO, Lasting(lambda: out))):
+        _serve(reference, options)
+
+
+def _serve(reference: str, options: Options) -> None:
     meters = Meters()
     versions = Versions(reference, options.precision, starter(options, meters))
     listening = _listen(options)

@@ -94,10 +94,14 @@ class Running:
         return self.process.wait(30)
 
 
-def _listen(running: Running) -> None:
-    for line in running.process.stdout or ():
-        running.lines.append(line)
-        running.told.put(line)
+def _listen(running: Running, until: str) -> None:
+    assert running.process.stdout
+    with running.process.stdout as lines:
+        for line in lines:
+            running.lines.append(line)
+            running.told.put(line)
+            if until and until in line:
+                return
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +132,10 @@ def lively(trained: Path, folder: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def start(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
-    """Starts a service on the registry: its reference and options."""
+    """Starts a service on the registry: its reference and options; its log is read until a line has these words."""
     started: list[Running] = []
 
-    def begin(*arguments: str, wait: bool = True) -> Running:
+    def begin(*arguments: str, wait: bool = True, until: str = "") -> Running:
         paths = os.pathsep.join(str(ROOT / name) for name in ("components", "pipelines"))
         process = subprocess.Popen(
             [sys.executable, "-m", "tuneline.serve", *arguments, "--port", "0"],
@@ -142,7 +146,7 @@ def start(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
         )  # fmt: skip
         running = Running(process)
         started.append(running)
-        threading.Thread(target=_listen, args=(running,), daemon=True).start()
+        threading.Thread(target=_listen, args=(running, until), daemon=True).start()
         if wait:
             running.port = int(running.wait_for("answers at").split("127.0.0.1:")[1].split()[0])
         return running

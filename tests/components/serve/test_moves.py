@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.components.serve.test_model import TEXTS
+from tests.conftest import until
 from tuneline.errors import InputError
 from tuneline.serve.model import Classifier
 from tuneline.serve.server import serve
@@ -51,11 +52,13 @@ class Client(threading.Thread):
             self.failed = error
 
 
+def failed_looks(running) -> float:
+    lines = running.ask("GET", "/metrics")[2].splitlines()
+    return sum(float(line.split()[-1]) for line in lines if 'registry_looks_total{result="failed"}' in line)
+
+
 def champion_seen(running, version: str) -> None:
-    until = time.monotonic() + 60
-    while running.ask("GET", "/ready")[2]["version"] != version:
-        assert time.monotonic() < until, running.lines
-        time.sleep(0.02)
+    until(lambda: running.ask("GET", "/ready")[2]["version"] == version, 60)
 
 
 def test_no_request_fails_or_is_answered_wrongly_while_the_alias_moves(house, start):
@@ -136,6 +139,18 @@ def test_a_version_that_was_tampered_with_is_not_served_from_the_start(house, st
     ]
 
 
+def test_a_service_whose_log_nobody_reads_any_more_follows_its_alias(house, start):
+    house.point("1")
+    running = start("reviews@champion", "--poll-seconds", "0.1", until="answers at")
+    house.point("2")
+    champion_seen(running, "2")
+    house.api.delete_registered_model_alias("reviews", "champion")
+    until(lambda: failed_looks(running) > 0)
+    house.point("1")
+    champion_seen(running, "1")
+    assert running.end() == 0
+
+
 def test_an_alias_that_is_gone_is_told_once_and_the_version_goes_on(house, following):
     running = following
     house.point("1")
@@ -176,10 +191,7 @@ def test_sigterm_ends_it_after_the_last_answer(start):
     running = start("reviews/1")
     connection, body = slow_body(running)
     running.process.send_signal(signal.SIGTERM)
-    until = time.monotonic() + 20
-    while lets_in(running):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: not lets_in(running))
     assert running.process.poll() is None
     connection.send(body)
     answer = connection.getresponse()
@@ -194,10 +206,7 @@ def test_a_version_that_was_named_is_kept_and_while_it_lingers_it_sends_everybod
     time.sleep(0.3)
     assert running.predict(ASKED[:1])[0] == "2"
     running.process.send_signal(signal.SIGTERM)
-    until = time.monotonic() + 5
-    while running.ask("GET", "/ready")[0] != 503:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: running.ask("GET", "/ready")[0] == 503)
     status, headers, _ = running.ask("POST", "/predict", {"texts": ["good"]})
     assert (status, headers["connection"]) == (200, "close")
     assert running.process.wait(30) == 0
@@ -217,11 +226,8 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_failure_of_the_
     connection.send(body[:10])
     time.sleep(0.2)
     connection.close()
-    until = time.monotonic() + 20
-    while 'path="/predict",status="499"} 1.0' not in (page := running.ask("GET", "/metrics")[2]):
-        assert time.monotonic() < until, page
-        time.sleep(0.1)
-    assert 'status="500"' not in page
+    until(lambda: 'path="/predict",status="499"} 1.0' in running.ask("GET", "/metrics")[2])
+    assert 'status="500"' not in running.ask("GET", "/metrics")[2]
     assert not [line for line in running.lines if "error" in line]
 
 
