@@ -7,20 +7,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def heard() -> list[signal.Signals]:
-    """The signals that are not ignored: whoever starts a command by `nohup` wants it to outlive its terminal."""
+def not_ignored() -> list[signal.Signals]:
+    """Those that this process may hear: whoever starts a command by `nohup` wants it to outlive its terminal."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
-    """While this lasts, the signals that are heard at all go to the handler; only the main thread may say so."""
-    before = {number: signal.signal(number, handler) for number in heard()}
+    """While this lasts, the signals that are not ignored go to the handler; only the main thread may say so."""
+    before: dict[signal.Signals, Any] = {}
     try:
+        for number in not_ignored():
+            before[number] = signal.getsignal(number)
+            signal.signal(number, handler)
         yield
     finally:
         for number, earlier in before.items():
@@ -35,7 +39,7 @@ def ignore() -> None:
 
 @contextmanager
 def unstoppable() -> Iterator[None]:
-    """While this lasts, the signals are ignored, so that how the work ended can be written down; for seconds only.
+    """While this lasts, the signals are ignored, so that how the work ended can be written down; it has to be brief.
 
     A process is often told twice: by a broken pipe and a signal, or by an impatient Ctrl-C. They reach the main thread
     alone; elsewhere this does nothing.

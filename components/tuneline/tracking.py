@@ -35,8 +35,10 @@ KFP_RUN = "KFP_RUN_ID"
 _KFP_TAG = "tuneline.kfp_run_id"
 _HEADLINES: dict[str, tuple[str, ...]] = {"train": ("train_", "validation_"), "evaluate": ("",)}
 """How the metrics of a step begin that stand on its parent too."""
-_QUICK, _PATIENT, _LAST_WORD = 4, 7, 1
-"""Retries of a request: half a minute for a person who waits, four (MLflow's own) for a step, seconds at the end."""
+_QUICK, _PATIENT = 4, 7
+"""Retries of a request: half a minute for a person who waits, four (MLflow's own) for a step."""
+_LAST_SECONDS = 5
+"""What a request may take, and once more, that tells how the work ended."""
 # MLflow's own tag for what an experiment is for; without it the UI guesses from what it finds there.
 _EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -67,6 +69,23 @@ def _retry(times: int) -> None:
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = times  # not by the environment, which the steps of a command inherit
+
+
+@contextmanager
+def last_word() -> Iterator[None]:
+    """While this lasts, requests give up within seconds, and signals are ignored: to tell how the work ended."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    patience = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: _LAST_SECONDS}
+    before = {variable: variable.default for variable in patience}
+    try:
+        with unstoppable():
+            for variable, least in patience.items():
+                variable.default = least
+            yield
+    finally:
+        for variable, earlier in before.items():
+            variable.default = earlier
 
 
 def check_server() -> None:
@@ -173,7 +192,7 @@ class StepRun:
 
 @contextmanager
 def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
-    """A step's run: a child of the pipeline's, or the injected one; ended FAILED where the step fails.
+    """A step's run: a child of the pipeline's, or the injected one; ended FAILED or KILLED where the step is.
 
     Args:
         step: the step's name.
@@ -194,9 +213,7 @@ def step_run(step: str, params: dict[str, Any]) -> Iterator[StepRun]:
         if owned:
             _end_step(run, "FINISHED", shared)
     except BaseException as error:
-        with unstoppable():
-            if owned:
-                _retry(_LAST_WORD)
+        with last_word():
             with suppress(Exception):
                 run.outbox.flush(patience=2)
             if owned:
@@ -300,8 +317,7 @@ def open_pipeline_run(
         api.log_text(run_id, "\n".join(installed()) + "\n", "configuration/requirements.txt")
     except BaseException:
         if not injected:
-            _retry(_LAST_WORD)
-            with suppress(Exception):  # close_abandoned will end it
+            with last_word(), suppress(Exception):  # close_abandoned will end it
                 api.set_terminated(run_id, "FAILED")
         raise
     return run_id, injected is None

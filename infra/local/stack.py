@@ -290,7 +290,8 @@ def run(command: list[str]) -> int:
     if command and not shutil.which(command[0]):
         raise StackError(f"{command[0]}: no such command")
     for number in STOPPING:
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
     with stack() as running:
         if not command:
             return _stay(running)

@@ -71,13 +71,14 @@ def run(recipe: Recipe, state: State, tell: Tell, containers: Containers | None 
             total = time.monotonic() - started
             not_training = total - result["metrics"]["train_seconds"]
             result["seconds"] |= {"total": round(total, 2), "not_training": round(not_training, 2)}
+            tracking.close_pipeline_run(run_id, "FINISHED", owned, result["metrics"])
         except BaseException as error:
-            with contextlib.suppress(Exception):  # the first error tells more; the next command closes the run
+            # The first error tells more; the next command closes the run.
+            with tracking.last_word(), contextlib.suppress(Exception):
                 status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
                 tracking.close_pipeline_run(run_id, status, owned)
                 note.unlink(missing_ok=True)
             raise
-        tracking.close_pipeline_run(run_id, "FINISHED", owned, result["metrics"])
         note.unlink(missing_ok=True)
         shutil.rmtree(state.checkpoints / result.pop("training"), ignore_errors=True)  # the model stands for them
         return result

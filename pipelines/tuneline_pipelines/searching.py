@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from tuneline.config import Recipe
@@ -13,6 +13,7 @@ from tuneline.progress import left
 from tuneline.search.engine import Engine
 from tuneline.search.record import SearchRun
 from tuneline.storage import CHECKPOINTS
+from tuneline.tracking import last_word
 from tuneline_pipelines.local import stopped_by_signals
 from tuneline_pipelines.state import State, close_abandoned, note_open, owner
 from tuneline_pipelines.watch import Tell, Watcher
@@ -53,11 +54,12 @@ def closing(run: SearchRun, engine: Engine) -> Iterator[None]:
     """End the run as the search ends."""
     try:
         yield
+        run.close("FINISHED")
     except BaseException as error:
         engine.stop.set()
-        run.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        with last_word(), suppress(Exception):  # the first error tells more; the next command closes the run
+            run.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    run.close("FINISHED")
 
 
 def counter(tell: Tell, step: str, unit: str) -> Callable[[int, int], None]:

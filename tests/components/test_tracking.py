@@ -22,6 +22,7 @@ from tuneline.tracking import (
     close_abandoned,
     close_pipeline_run,
     experiment_id,
+    last_word,
     open_pipeline_run,
     recent_runs,
     step_run,
@@ -142,6 +143,17 @@ def test_a_signal_that_comes_while_a_step_that_ends_well_says_so_leaves_no_run_r
 
 def stop(number: int, _frame: object) -> None:
     sys.exit(128 + number)
+
+
+def test_a_last_word_waits_for_no_server_for_minutes_and_patience_comes_back():
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    before = MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+    with suppress(ValueError), last_word():
+        assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == (5, 1)
+        raise ValueError
+    assert (MLFLOW_HTTP_REQUEST_TIMEOUT.get(), MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()) == before
+    assert before[0] > 60
 
 
 def test_what_a_failed_step_measured_is_kept(store, parent):

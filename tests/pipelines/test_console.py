@@ -10,6 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.medium
 
+PLAIN = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+"""An environment that takes nothing for a terminal that is none."""
 WORK = """
 import sys
 
@@ -40,6 +42,7 @@ def test_work_goes_on_when_what_it_tells_cannot_be_told(lost: str) -> None:
         writer = os.open("/dev/full", os.O_WRONLY)
     work = subprocess.Popen(
         [sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writer, text=True,
+        env=PLAIN,
     )  # fmt: skip
     os.close(writer)
     assert work.stdout
@@ -53,6 +56,6 @@ def test_work_goes_on_when_what_it_tells_cannot_be_told(lost: str) -> None:
 def test_work_goes_on_without_a_stderr() -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, WORK], input="\n", stdout=subprocess.PIPE, text=True,
-        check=True,
+        check=True, env=PLAIN,
     )  # fmt: skip
     assert done.stdout == "begun\nended False\n"

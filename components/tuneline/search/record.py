@@ -18,7 +18,6 @@ import yaml
 from tuneline import tracking
 from tuneline.config import Recipe
 from tuneline.search.job import Interrupted, Interval, OutOfTime, Pruned
-from tuneline.stopping import unstoppable
 from tuneline.tracking import StepRun
 from tuneline.trouble import told_of
 
@@ -152,7 +151,7 @@ class SearchRun:
     def fail(self, why: BaseException) -> None:
         """End it as one that failed, and leave the trials of others alone, which may take it up again."""
         killed = isinstance(why, KeyboardInterrupt | SystemExit)
-        with unstoppable(), suppress(Exception):
+        with tracking.last_word(), suppress(Exception):
             StepRun(self.api, self.run_id).tags({"tuneline.error": told_of(why)})
             self.api.set_terminated(self.run_id, "KILLED" if killed else "FAILED")
 

@@ -7,6 +7,7 @@ train.distributed.gpus_per_node=2.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from tuneline.config import ModelConfig, TrainConfig
 from tuneline.errors import InputError
 from tuneline.machine import threads_each
-from tuneline.stopping import heard
+from tuneline.stopping import not_ignored
 from tuneline.train.record import Follower, JobFailed, Listener, Numbers, Recorder, write_config
 
 
@@ -57,7 +58,9 @@ def require_gpus(count: int) -> None:
 
 def _run(count: int, arguments: list[str], listener: Listener, follower: Follower) -> int:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    torchrun += ["--signals-to-handle", ",".join(number.name for number in heard())]  # it would handle ignored ones too
+    # Those that are ignored it would handle too, and so end with a terminal that nohup has it outlive.
+    signals = {signal.SIGTERM, *not_ignored()}
+    torchrun += ["--signals-to-handle", ",".join(sorted(number.name for number in signals))]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads_each(count)), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [*torchrun, "-m", "tuneline.train", *arguments], env=environment, text=True, stdout=subprocess.PIPE,

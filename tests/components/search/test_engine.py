@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
 
 from tests.components.conftest import write_csv
 from tests.conftest import reviews
@@ -21,6 +22,8 @@ from tuneline.search.data import first_rows, folds, prepared, share
 from tuneline.search.engine import Engine, configured
 from tuneline.search.job import Interrupted, OutOfTime, Pruned, TrialLost
 from tuneline.stopping import SIGNALS
+from tuneline_pipelines.local import stopped_by_signals
+from tuneline_pipelines.searching import closing
 
 pytestmark = pytest.mark.medium
 
@@ -126,6 +129,24 @@ def test_a_child_run_tells_whether_it_was_stopped_or_failed(engine: Engine, erro
     with pytest.raises(type(error)), engine.run.child("frozen", {}, {}) as child:
         raise error
     assert engine.run.api.get_run(child.run_id).info.status == status
+
+
+@pytest.mark.parametrize(("fails", "status"), [(False, "KILLED"), (True, "FAILED")], ids=["good end", "bad end"])
+def test_a_signal_while_a_search_s_end_is_written_leaves_no_run_running(engine: Engine, monkeypatch, fails, status):
+    end, told = MlflowClient.set_terminated, []
+
+    def signalled(*arguments: str) -> None:
+        told.append(arguments[-1])
+        if len(told) == 1:
+            signal.raise_signal(signal.SIGINT)
+        end(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", signalled)
+    error = ValueError if fails else KeyboardInterrupt
+    with pytest.raises(error), stopped_by_signals(), closing(engine.run, engine):
+        if fails:
+            raise ValueError
+    assert engine.run.api.get_run(engine.run.run_id).info.status == status
 
 
 def test_signals_that_all_processes_of_a_command_get_leave_its_trials_to_it(engine: Engine, recipe, data):
