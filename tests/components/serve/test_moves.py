@@ -140,14 +140,15 @@ def test_a_version_that_was_tampered_with_is_not_served_from_the_start(house, st
 
 
 def test_a_service_whose_log_nobody_reads_any_more_follows_its_alias(house, start):
-    house.point("1")
-    running = start("reviews@champion", "--poll-seconds", "0.1", until="answers at")
-    house.point("2")
-    champion_seen(running, "2")
-    house.api.delete_registered_model_alias("reviews", "champion")
+    one, two = (house.add(house.folders[number], "unread") for number in "12")
+    house.point(one, "unread")
+    running = start("unread@champion", "--poll-seconds", "0.1", until="answers at")
+    house.point(two, "unread")
+    champion_seen(running, two)
+    house.api.delete_registered_model_alias("unread", "champion")
     until(lambda: failed_looks(running) > 0)
-    house.point("1")
-    champion_seen(running, "1")
+    house.point(one, "unread")
+    champion_seen(running, one)
     assert running.end() == 0
 
 
