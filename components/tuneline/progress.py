@@ -69,6 +69,13 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def silence(stream: TextIO) -> None:
+    """Lose what a stream that failed still holds, and all to come: Python would try that again, at its end too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class Lasting:
     """A standard stream that stops no work: where it takes no more, as a terminal that is gone or a full disk, what is
     written is lost.
@@ -97,7 +104,5 @@ class Lasting:
             return
         try:
             do(stream)
-        except OSError:  # what waits would be tried again with the next line, and at the end by Python
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        except OSError:
+            silence(stream)

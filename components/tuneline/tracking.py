@@ -74,18 +74,18 @@ def _retry(times: int) -> None:
 @contextmanager
 def last_word() -> Iterator[None]:
     """While this lasts, requests give up within seconds, and signals are ignored: to tell how the work ended."""
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+    with unstoppable():
+        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
-    patience = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: _LAST_SECONDS}
-    before = {variable: variable.default for variable in patience}
-    try:
-        with unstoppable():
+        patience = {MLFLOW_HTTP_REQUEST_MAX_RETRIES: 1, MLFLOW_HTTP_REQUEST_TIMEOUT: _LAST_SECONDS}
+        before = {variable: variable.default for variable in patience}
+        try:
             for variable, least in patience.items():
                 variable.default = least
             yield
-    finally:
-        for variable, earlier in before.items():
-            variable.default = earlier
+        finally:
+            for variable, earlier in before.items():
+                variable.default = earlier
 
 
 def check_server() -> None:

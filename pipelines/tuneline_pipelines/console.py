@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -15,7 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tuneline.errors import ConflictError, InputError
-from tuneline.progress import Lasting
+from tuneline.progress import Lasting, silence
 from tuneline.trouble import trouble
 
 told = Console(file=cast(TextIO, Lasting(lambda: sys.stderr)))
@@ -90,8 +89,8 @@ def fail(message: str, code: int, as_json: bool = False) -> NoReturn:
         if as_json:
             print(json.dumps({"status": "failed", "error": message}))
         sys.stdout.flush()
-    except OSError:  # the disk that stdout goes to is full: what waits would be tried again at the end, by Python
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:  # the disk that stdout goes to is full
+        silence(sys.stdout)
     told.print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
