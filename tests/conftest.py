@@ -5,9 +5,11 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,20 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def trials_in(database: Path) -> list[Any]:
+    """The trials of the one study in an SQLite file that another process works on; none before there is a study."""
+    import optuna
+
+    # A study is made after all tables: opening the storage before would make them too, in a race with that process.
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as file:
+        if file.execute("SELECT count(*) FROM studies").fetchone()[0]:
+            patience = {"connect_args": {"timeout": 60}}
+            storage = optuna.storages.RDBStorage(f"sqlite:///{database}", engine_kwargs=patience)
+            (name,) = optuna.get_all_study_names(storage)
+            return optuna.load_study(study_name=name, storage=storage).trials
+    return []
 
 
 def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:

@@ -6,19 +6,16 @@ import csv
 import json
 import shutil
 import signal
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.conftest import reviews
+from tests.conftest import reviews, trials_in
 from tests.e2e.conftest import Project
 from tuneline_pipelines.cli import app
 
@@ -40,16 +37,7 @@ def reviewed(project: Project) -> Project:
 
 def studies_of(project: Project) -> list[Any]:
     """The trials that the study holds by now."""
-    path = project.folder / ".tuneline" / "search" / "studies.db"
-    try:  # a study is made after all tables; opening the storage before would make them too, in a race with the command
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            if not database.execute("SELECT count(*) FROM studies").fetchone()[0]:
-                return []
-    except sqlite3.OperationalError:
-        return []
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
-    names = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
+    return trials_in(project.folder / ".tuneline" / "search" / "studies.db")
 
 
 def wait_for(project: Project, process: Any, complete: int) -> None:

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from kfp import dsl
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, trials_in
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
 from tuneline.recipe import validate
@@ -259,9 +259,8 @@ search_step(dsl.Dataset(uri=sys.argv[2]), dsl.Artifact(uri=sys.argv[3]), "1", pl
     first = start("one")
     for _ in range(600):
         assert first.poll() is None, first.stdout.read() if first.stdout else ""
-        if (tmp_path / "studies.db").is_file() and any(
-            trial.intermediate_values and trial.state.name == "RUNNING" for trial in _trials(database)
-        ):
+        trials = trials_in(tmp_path / "studies.db")
+        if any(trial.intermediate_values and trial.state.name == "RUNNING" for trial in trials):
             break
         time.sleep(0.1)
     else:
@@ -274,11 +273,6 @@ search_step(dsl.Dataset(uri=sys.argv[2]), dsl.Artifact(uri=sys.argv[3]), "1", pl
     assert states.count("complete") == 3, told
     assert len(states) == 4
     assert "1 trials that were under way" in told
-
-
-def _trials(url: str) -> list[Any]:
-    names = optuna.get_all_study_names(url)
-    return optuna.load_study(study_name=names[0], storage=url).trials if names else []
 
 
 def parent_of(store: Any) -> Any:
