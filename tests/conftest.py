@@ -138,7 +138,8 @@ def trials_in(database: Path) -> list[Any]:
     import optuna
 
     # A study is made after all tables: opening the storage before would make them too, in a race with that process.
-    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as file:
+    # It makes no file; read-only, it would refuse one whose writer was killed in a commit.
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as file:
         if file.execute("SELECT count(*) FROM studies").fetchone()[0]:
             patience = {"connect_args": {"timeout": 60}}
             storage = optuna.storages.RDBStorage(f"sqlite:///{database}", engine_kwargs=patience)

@@ -240,7 +240,7 @@ def _open(api: MlflowClient, name: str) -> None:
         f"`history`. No models are in here. Do not delete or change any of it."
     )
     try:
-        api.create_registered_model(f"{name}{SUFFIX}", {"tuneline.ledger_of": name}, told)
+        patiently(lambda: api.create_registered_model(f"{name}{SUFFIX}", {"tuneline.ledger_of": name}, told))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

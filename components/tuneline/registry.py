@@ -80,7 +80,7 @@ def add_version(
 def _judge_again(api: MlflowClient, name: str, version: str, tags: dict[str, str]) -> None:
     """Put a later verdict's tags in the place of the earlier one's; what it comes to is written last."""
     new = {key: value for key, value in tags.items() if key.startswith(f"{GATE}.")}
-    for key in api.get_model_version(name, version).tags:
+    for key in patiently(lambda: api.get_model_version(name, version)).tags:
         if key.startswith(f"{GATE}.") and key not in new:
             patiently(partial(api.delete_model_version_tag, name, version, key))
     for key, value in (new | {GATE: tags[GATE]} if GATE in tags else new).items():
@@ -97,11 +97,11 @@ def _only_version(api: MlflowClient, name: str, owner: str, tag: str, value: str
     found = patiently(lambda: api.search_model_versions(f"name = '{name}' and run_id = '{owner}'"))
     versions = sorted(int(version.version) for version in found if version.tags.get(tag) == value)
     if len(versions) > 1:
-        held = {int(version) for version in api.get_registered_model(name).aliases.values()}
+        held = {int(version) for version in patiently(lambda: api.get_registered_model(name)).aliases.values()}
         for version in versions[1:]:
             try:
                 if version not in held:
-                    api.delete_model_version(name, str(version))
+                    patiently(partial(api.delete_model_version, name, str(version)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another retry has deleted it
                     raise
@@ -118,7 +118,7 @@ def create_model(api: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        api.create_registered_model(name)
+        patiently(lambda: api.create_registered_model(name))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -174,15 +174,10 @@ def copy(version: Any, target: str) -> Any:
     find = partial(_only_version, api, target, version.run_id, COPIED, origin)
     if not (made := find()):
         create_model(api, target)
-        api.create_model_version(
-            target,
-            f"models:/{origin}",
-            version.run_id,
-            version.tags | {COPIED: origin},
-            description=version.description,
-        )
+        tags, told = version.tags | {COPIED: origin}, version.description
+        patiently(lambda: api.create_model_version(target, f"models:/{origin}", version.run_id, tags, description=told))
         made = find()
-    return api.get_model_version(target, str(made))
+    return patiently(lambda: api.get_model_version(target, str(made)))
 
 
 def set_aliases(name: str, version: str) -> list[str]:
@@ -195,7 +190,8 @@ def set_aliases(name: str, version: str) -> list[str]:
     """
     api = client()
     _follow_challenger(api, name, int(version))
-    promotion.become_first(api, name, version, promotion.evidence_of(api.get_model_version(name, version)))
+    evidence = promotion.evidence_of(patiently(lambda: api.get_model_version(name, version)))
+    promotion.become_first(api, name, version, evidence)
     return sorted(alias for alias, at in _aliases(api, name).items() if str(at) == version)
 
 
@@ -262,10 +258,10 @@ def _missing(api: MlflowClient, name: str, alias: str, version: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        api.get_registered_model(name)
+        patiently(lambda: api.get_registered_model(name))
     except MlflowException:
         return f"not in the registry; registered models: {_known(api)}"
-    found = sorted(int(one.version) for one in api.search_model_versions(f"name = '{name}'"))
+    found = sorted(int(one.version) for one in patiently(lambda: api.search_model_versions(f"name = '{name}'")))
     if not found:
         return "the registered model has no version yet"
     shown = ", ".join(map(str, found[-5:]))

@@ -37,6 +37,8 @@ _HEADLINES: dict[str, tuple[str, ...]] = {"train": ("train_", "validation_"), "e
 """How the metrics of a step begin that stand on its parent too."""
 _QUICK, _PATIENT = 4, 7
 """Retries of a request: half a minute for a person who waits, four (MLflow's own) for a step."""
+_BUSY_SECONDS = 30
+"""What a server that takes connections may need to say that it is there: many may ask it at once."""
 _LAST_SECONDS = 5
 """What a request may take, and once more, that tells how the work ended."""
 # MLflow's own tag for what an experiment is for; without it the UI guesses from what it finds there.
@@ -101,11 +103,12 @@ def check_server() -> None:
 
     _retry(_QUICK)
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+        requests.get(f"{uri.rstrip('/')}/health", timeout=(10, _BUSY_SECONDS))
     except requests.exceptions.SSLError:
         return  # MLflow's own settings may trust the certificate
     except requests.exceptions.RequestException as error:
-        why = "no answer in 10 seconds" if isinstance(error, requests.exceptions.Timeout) else "no connection"
+        silent = isinstance(error, requests.exceptions.ReadTimeout)
+        why = f"no answer in {_BUSY_SECONDS} seconds" if silent else "no connection"
         raise ServiceError(
             f"MLflow at {without_credentials(uri)}: not to be reached ({why}); start it, or check MLFLOW_TRACKING_URI"
         ) from None

@@ -26,7 +26,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -41,9 +41,17 @@ class StackError(Exception):
 
 def free_port() -> int:
     """A port of the loopback interface that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    (port,) = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """As many different ones."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen[str]) -> None:
@@ -52,7 +60,7 @@ def wait_until_healthy(url: str, server: subprocess.Popen[str]) -> None:
     Raises:
         StackError: its process ended, or it did not answer in two minutes.
     """
-    wait_until(lambda: _answers(f"{url}/health"), server, url)
+    wait_until(lambda: answers(f"{url}/health"), server, url)
 
 
 def wait_until(ready: Callable[[], bool], server: subprocess.Popen[str], name: str) -> None:
@@ -70,7 +78,8 @@ def wait_until(ready: Callable[[], bool], server: subprocess.Popen[str], name: s
         time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers there, within two seconds."""
     try:
         urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - a loopback address of our own
     except OSError:
@@ -94,7 +103,7 @@ class Stack:
         self.folder, self._s3_for_mlflow = folder, s3_for_mlflow
         names = ("postgres_password", "s3_access_key", "s3_secret_key", "mlflow_password", "flask_secret_key")
         self.secrets = {name: secrets.token_urlsafe(24) for name in names}
-        self._ports = {name: free_port() for name in ("postgres", "s3", "mlflow")}
+        self._ports = dict(zip(("postgres", "s3", "mlflow"), free_ports(3), strict=True))
         self._servers: dict[str, subprocess.Popen[str]] = {}
         self.mlflow_url = f"http://127.0.0.1:{self._ports['mlflow']}"
         self.s3_url = f"http://127.0.0.1:{self._ports['s3']}"
@@ -139,7 +148,7 @@ class Stack:
             "--allowed-hosts", f"127.0.0.1:{self._ports['mlflow']},localhost:{self._ports['mlflow']}",
         ]  # fmt: skip
         server = self._start("mlflow", command, self._mlflow_environment())
-        self._wait("mlflow", lambda: _answers(f"{self.mlflow_url}/health"), server)
+        self._wait("mlflow", lambda: answers(f"{self.mlflow_url}/health"), server)
 
     def kill_mlflow(self) -> None:
         """End MLflow at once, as a crash does."""
@@ -176,7 +185,7 @@ class Stack:
     def _start_s3(self) -> None:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._ports["s3"])]
         server = self._start("s3", command, {})
-        self._wait("s3", lambda: _answers(self.s3_url), server)
+        self._wait("s3", lambda: answers(self.s3_url), server)
         made = urllib.request.Request(f"{self.s3_url}/{BUCKET}", method="PUT")  # noqa: S310 - http, and our own
         urllib.request.urlopen(made, timeout=10).close()  # noqa: S310
 

@@ -46,7 +46,7 @@ def inputs(root: Path) -> dict[str, bytes]:
 def _files(path: Path) -> Iterable[Path]:
     if path.is_file():
         return [path]
-    return [found for found in path.rglob("*") if found.is_file() and found.suffix != ".pyc"]
+    return [found for found in path.rglob("*") if "__pycache__" not in found.parts and found.is_file()]
 
 
 def code_hash() -> str:

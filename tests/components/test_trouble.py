@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -92,6 +93,17 @@ def test_a_server_that_is_not_there_is_told_without_its_password(monkeypatch: py
         line = trouble(error) or ""
         assert line.startswith(f"MLflow at http://127.0.0.1:{port}: not to be reached")
         assert "hunter2" not in line
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_told_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tuneline.tracking._BUSY_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        line = trouble(raised(check_server)) or ""
+    assert line.startswith(f"MLflow at http://127.0.0.1:{port}: not to be reached (no answer in 0.1 seconds)")
 
 
 def test_a_server_that_answers_at_all_is_there(server: Answers, monkeypatch: pytest.MonkeyPatch) -> None:

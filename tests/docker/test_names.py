@@ -25,7 +25,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what images are built from, taken for the checkout."""
     root = tmp_path / "tree"
     for name in ("docker", "components"):
-        shutil.copytree(ROOT / name, root / name)
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("constraints.txt", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, root)
     monkeypatch.setattr("tuneline_pipelines.images.tuneline.__file__", str(root / "components/tuneline/__init__.py"))
@@ -53,6 +53,7 @@ def test_a_tag_is_stable(tree: Path) -> None:
     assert before.startswith("tuneline-train:0.1.0-")
     (tree / "components/tuneline/__pycache__").mkdir(exist_ok=True)
     (tree / "components/tuneline/__pycache__/config.pyc").write_bytes(b"of this machine")
+    (tree / "components/tuneline/__pycache__/config.pyc.140123").write_bytes(b"still being written")
     (tree / "docker/pip/pip.conf").write_text("[global]\nindex-url = https://someone:secret@pypi.example.com/simple\n")
     assert images.name_of("train") == before
 

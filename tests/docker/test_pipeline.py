@@ -89,7 +89,7 @@ def test_the_same_data_and_the_same_metrics_as_processes(
     assert contained["metrics"]["accuracy"] > 0.9
     assert contained["model"]["aliases"] == ["challenger", "champion"]
     assert Path(contained["report"]).stat().st_uid == (os.getuid() or 10001)
-    assert engine.containers.list(filters={"label": f"tuneline.run={contained['run_id']}"}) == []
+    assert engine.containers.list(ignore_removed=True, filters={"label": f"tuneline.run={contained['run_id']}"}) == []
 
 
 def test_the_record_is_on_the_server(project: Project, server: str, arguments: list[str]) -> None:
@@ -116,7 +116,7 @@ def test_an_interrupted_run_leaves_no_container_and_no_open_run(
     command.send_signal(signal.SIGINT)
     _, told = command.communicate(timeout=180)
     assert command.returncode == 130, told
-    assert engine.containers.list(filters={"label": "tuneline.run"}) == []
+    assert engine.containers.list(ignore_removed=True, filters={"label": "tuneline.run"}) == []
     assert _running(client) == []
 
 
@@ -126,12 +126,12 @@ def test_what_a_command_that_was_killed_outright_left_is_ended_by_the_next(
     command, client = _training(project, server, arguments)
     command.kill()
     command.communicate(timeout=60)
-    assert len(engine.containers.list(filters={"label": "tuneline.run"})) == 1
+    assert len(engine.containers.list(ignore_removed=True, filters={"label": "tuneline.run"})) == 1
     _one_class(project)
     done = project.tuneline(*ONE_CLASS, "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **SETTINGS)
     assert done.returncode == 2, done.stderr
-    until = time.monotonic() + 60
-    while engine.containers.list(all=True, filters={"label": "tuneline.run"}):  # the engine is removing it
+    until = time.monotonic() + 60  # the engine is removing it
+    while engine.containers.list(all=True, ignore_removed=True, filters={"label": "tuneline.run"}):
         assert time.monotonic() < until
         time.sleep(0.5)
     assert _running(client) == []
@@ -146,7 +146,7 @@ def _training(project: Project, server: str, arguments: list[str]) -> tuple[subp
         MLFLOW_TRACKING_URI=server, **SETTINGS,
     )  # fmt: skip
     client = MlflowClient(server)
-    until = time.monotonic() + 240
+    until = time.monotonic() + 900
     while "train" not in _running(client):
         assert time.monotonic() < until
         assert command.poll() is None, command.communicate()[1][-2000:]

@@ -6,15 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+from infra.local.stack import answers, wait_until
 
 from tests.conftest import free_port, reviews
 
@@ -53,15 +53,11 @@ def serving(log: Path, checkpoint: Path) -> Iterator[Store]:
     endpoint = f"http://127.0.0.1:{port}"
     with log.open("w") as stream:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream
-        )
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=stream, stderr=stream, text=True,
+        )  # fmt: skip
     try:
-        for _ in range(300):
-            with suppress(OSError):
-                urlopen(endpoint, timeout=5).close()
-                break
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.1)
+        wait_until(lambda: answers(endpoint), server, f"moto's S3, whose log is {log}")
         yield _fill(endpoint, checkpoint)
     finally:
         server.terminate()

@@ -204,7 +204,7 @@ def test_a_server_killed_during_training_and_started_again_loses_nothing(desk: D
     desk.servers.kill_mlflow()
     time.sleep(3)
     desk.servers.start_mlflow()
-    out, told = command.communicate(timeout=300)
+    out, told = command.communicate(timeout=900)
     assert command.returncode == 0, told
     runs = desk.runs("gap")
     assert {step: run.info.status for step, run in runs.items()} == dict.fromkeys(("pipeline", *STEPS), "FINISHED")
@@ -220,8 +220,9 @@ def test_a_server_that_stays_away_fails_the_run_which_the_next_command_closes(de
     command = in_training(desk, *desk.recipe("away", "train.epochs=150"), **impatient)
     desk.servers.kill_mlflow()
     try:
-        out, told = command.communicate(timeout=120)
+        out, told = command.communicate(timeout=900)
     finally:
+        command.kill()
         desk.servers.start_mlflow()
     line = failed(subprocess.CompletedProcess([], command.returncode, out, told))
     assert "train failed: MLflow at" in line

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import reviews, trials_in
 from tests.e2e.conftest import Project
+from tuneline.search import study as studies
 from tuneline_pipelines.cli import app
 
 pytestmark = pytest.mark.medium
@@ -62,21 +63,24 @@ def test_a_sweep_that_was_killed_outright_loses_what_was_under_way_and_the_same_
     children = below.children(recursive=True)
     process.kill()
     process.communicate()
-    before = {trial.number: trial.state.name for trial in studies_of(reviewed)}
+    before = studies_of(reviewed)
     assert psutil.wait_procs(children, timeout=60)[1] == []  # no trial outlives its command
     done = reviewed.tuneline(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.splitlines()) == 1
     result = json.loads(done.stdout)
     after = {row["number"]: row for row in result["trials"]}
-    kept = [number for number, state in before.items() if state in ("COMPLETE", "PRUNED")]
+    kept = [trial.number for trial in before if trial.state.name in ("COMPLETE", "PRUNED")]
     assert len(kept) >= 2
     assert all(after[number]["state"] in ("complete", "pruned") for number in kept)
-    lost = [row for row in result["trials"] if row["state"] == "lost"]
-    assert len(lost) == list(before.values()).count("RUNNING")
+    under_way = [trial for trial in before if trial.state.name == "RUNNING"]
+    # One that was killed before it had its owner's name is taken for a slow worker's for a minute.
+    nobodys = [trial.number for trial in under_way if studies.OWNER not in trial.user_attrs]
+    states = {trial.number: after[trial.number]["state"] for trial in under_way}
+    assert all(state == "lost" or (state == "running" and number in nobodys) for number, state in states.items())
     counts = result["counts"]
-    assert counts["complete"] + counts["pruned"] + counts["failed"] + counts["finals"] == 9
-    assert counts["running"] == 0
+    assert counts["running"] == list(states.values()).count("running")
+    assert sum(counts[state] for state in ("complete", "pruned", "failed", "finals", "running")) == 9
     _check_mlflow(reviewed, result)
     _check_winner(reviewed, result)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.conftest import free_port, reviews
-from tests.e2e.conftest import Project, wait_until_healthy
+from tests.e2e.conftest import TUNELINE, Project, wait_until_healthy
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,8 +52,12 @@ def searched(finished: tuple[Project, dict[str, Any]], tiny_checkpoint: Path) ->
 def address(finished: tuple[Project, dict[str, Any]], searched: dict[str, Any]) -> Iterator[str]:
     del searched
     port = free_port()
-    command = finished[0].start("ui", "--port", str(port))
-    url = f"http://127.0.0.1:{port}"
+    project, url = finished[0], f"http://127.0.0.1:{port}"
+    with (project.folder / "ui.log").open("w") as log:  # a line for each request, which a pipe would not hold
+        command = subprocess.Popen(
+            [TUNELINE, "ui", "--port", str(port)], cwd=project.folder, env=project.environment, text=True,
+            stdout=log, stderr=log,
+        )  # fmt: skip
     try:
         wait_until_healthy(url, command)
         yield url
@@ -138,7 +143,7 @@ def test_the_chart_page_of_a_sweep_draws_bars_of_what_its_trials_cost_and_curves
 ) -> None:
     experiment = finished[0].store.get_experiment_by_name("search").experiment_id
     page(browser, f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART", ["best_seconds"], "sweep.png")
-    browser.find_element("css selector", ".ag-row .ag-cell button").click()  # the sweep's run unfolds into its trials
+    unfold(browser)
     runs = [row["run_id"] for row in searched["trials"]]
     for cost in ("peak_memory_mib", "seconds"):
         (bars,) = wait_for_chart(browser, cost)
@@ -150,6 +155,21 @@ def test_the_chart_page_of_a_sweep_draws_bars_of_what_its_trials_cost_and_curves
     epochs = {row["overrides"].get("train.epochs") for row in searched["trials"]}
     assert {f"trial {number}" for number in range(4)} <= drawn.keys()
     assert {max(drawn[f"trial {number}"]) for number in range(4)} == epochs
+
+
+def unfold(browser: Any) -> None:
+    """Have the sweep's run show its trials, once its row is there and stays."""
+    from selenium.common.exceptions import WebDriverException
+
+    until = time.monotonic() + 60
+    while True:
+        try:
+            browser.find_element("css selector", ".ag-row .ag-cell button").click()
+            return
+        except WebDriverException:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.5)
 
 
 CHART = """

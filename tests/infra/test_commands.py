@@ -58,7 +58,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     )  # fmt: skip
     place = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "mlflow", "PGPASSWORD": SECRET}
     try:
-        _until(lambda: _psql(place, "select 1", "postgres") == "1", 30)
+        _until(lambda: _psql(place, "select 1", "postgres") == "1", 120)
         _psql(place, "create database mlflow", "postgres")
         yield place
     finally:
@@ -102,7 +102,7 @@ def _environment(container: Object, place: dict[str, str]) -> dict[str, str]:
 def _run(container: Object, place: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
     words = [*container["command"], *container.get("args", [])]
     return subprocess.run(
-        words, env=_environment(container, place) | more, capture_output=True, text=True, check=False, timeout=120
+        words, env=_environment(container, place) | more, capture_output=True, text=True, check=False, timeout=600
     )
 
 

@@ -37,7 +37,7 @@ def race(url: str, recipe: Recipe, space: Space, workers: int, budgets: dict[str
 def _work(together: Any, url: str, recipe: Recipe, space: Space, owner: str, budgets: dict[str, int]) -> None:
     for name, most in budgets.items():
         study, _ = open_study(url, name, recipe, space)
-        together.wait(timeout=120)
+        together.wait(timeout=600)
         while trial := ask(study, owner, most):
             suggest(trial, space)
             study.tell(trial, random.random())
