@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -33,8 +34,11 @@ def test_commands_that_start_together_on_a_machine_without_a_store_make_one(own_
 
 def test_a_command_that_is_killed_while_it_makes_the_store_leaves_no_half_of_it(own_store, tmp_path):
     unnamed, command = tmp_path / "mlflow.db.new", first_use()
-    while not (unnamed.exists() and unnamed.stat().st_size):
+    while True:
         assert command.poll() is None
+        with suppress(FileNotFoundError):
+            if unnamed.stat().st_size:
+                break
         time.sleep(0.001)
     command.kill()
     command.communicate()

@@ -95,7 +95,7 @@ def peak_flops(device: torch.device, low: bool) -> float:
     draw = torch.Generator(device).manual_seed(0)
     square = torch.randn(side, side, generator=draw, device=device).to(torch.bfloat16 if low else torch.float32)
     best, until = float("inf"), time.perf_counter() + PEAK_SECONDS
-    while time.perf_counter() < until:
+    while best == float("inf") or time.perf_counter() < until:
         started = time.perf_counter()
         torch.mm(square, square)
         if device.type == "cuda":

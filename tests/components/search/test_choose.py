@@ -259,7 +259,7 @@ def four(tiny_checkpoint: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_beside_them(
-    engine, recipe, four, tmp_path
+    engine, recipe, four, tmp_path, monkeypatch
 ):
     data = {}
     for name in four:
@@ -287,9 +287,9 @@ def test_all_are_scored_the_better_half_gets_more_rows_and_the_baseline_stands_b
     assert found[-1].size_mb > 0
     again = Choosing(recipe, four, data, engine, tmp_path / "data", "accuracy", heard.append, last=1.0)
     again.shares = choosing.shares  # type: ignore[method-assign]
+    monkeypatch.setattr(engine, "call", None)  # an earlier command has trained and embedded all
     assert [one.metrics for one in again.run()[:8]] == [one.metrics for one in found[:8]]
-    assert again.seconds["fine-tuning"] == 0  # which an earlier command has trained
-    assert again.seconds["embedding"] < choosing.seconds["embedding"]
+    assert again.seconds["fine-tuning"] == 0
 
 
 def test_a_checkpoint_of_other_weights_under_the_same_name_is_embedded_anew(engine, overwritten, tmp_path):

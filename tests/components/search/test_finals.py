@@ -104,7 +104,7 @@ def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_o
 
     def trial(*given: Any, **named: Any) -> Any:
         if given[3].endswith("seed 1"):
-            both.wait(60)  # else one of them would have trained all before the other came to it
+            both.wait(600)  # else one of them would have trained all before the other came to it
         trained.append(given[3])
         return alone(*given, **named)
 
@@ -114,7 +114,7 @@ def test_commands_on_one_study_share_the_finalists_trainings_and_wait_for_each_o
     for command in commands:
         command.start()
     for command in commands:
-        command.join(120)
+        command.join(600)
         assert not command.is_alive()
     assert sorted(trained) == [f"trial {number} seed {seed}" for number in (0, 1) for seed in (1, 2)]
     for one in (first, second):
@@ -132,7 +132,7 @@ def test_a_pod_waits_for_what_a_dead_one_elsewhere_has_taken_until_that_is_silen
     repeat.start()
     until(lambda: "waiting for finalists that another command on this study trains" in pod.heard)
     pod.study.set_user_attr(f"taken {result}", {"owner": "first/repeat 0@1", "at": time.time() - 301})
-    repeat.join(120)
+    repeat.join(600)
     assert not repeat.is_alive()
     assert result in pod.study.user_attrs
 
@@ -148,7 +148,7 @@ def test_what_another_command_has_taken_and_lost_is_trained_by_who_waits_for_it(
     until(lambda: "waiting for finalists that another command on this study trains" in search.heard)
     assert [row["seeds"] for row in search.standings()] == [[0]]
     give_back(search.study, attribute(trial.number, seed))
-    command.join(120)
+    command.join(600)
     assert not command.is_alive()
     assert [row["seeds"] for row in search.standings()] == [[0, 1]]
 

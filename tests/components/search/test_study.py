@@ -34,8 +34,9 @@ def test_workers_that_ask_at_the_same_moment_start_no_trial_more_than_the_budget
         assert (found.complete, found.spent) == (most, most), name
         rates = [trial.params[RATE] for trial in study.trials if trial.state.name == "COMPLETE"]
         assert len(set(rates)) == most, name
-        if most >= 4:  # nobody had to give back the first ones
-            assert rates.count(recipe.train.learning_rate) == 1, name
+        # The first trial is given back where it was one too many when its worker counted; its settings wait again.
+        assert rates.count(recipe.train.learning_rate) + (studies.state_of(study.trials[0]) == "lost") >= 1, name
+        assert rates.count(recipe.train.learning_rate) <= 1, name
 
 
 def test_another_origin_is_another_study_and_a_study_s_name_is_not_taken_for_it(recipe: Recipe, tmp_path: Path) -> None:

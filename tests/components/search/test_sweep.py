@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -147,12 +148,12 @@ def test_a_trial_that_was_failed_from_outside_is_lost_alone(sweep, when):
     assert any("trial 0: lost: another worker took it for dead" in line for line in search.heard)
 
 
-def test_a_command_that_slept_does_not_take_its_own_trials_for_dead(sweep):
+def test_a_command_that_slept_does_not_take_its_own_trials_for_dead(sweep, tmp_path):
     search = sweep({"space": {"train.learning_rate": [GOOD]}}, "9trials")
     trial = search._ask()
     search._running.add(trial._trial_id)
-    search.study._storage._backend.grace_period = 1
-    time.sleep(2.5)
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
     search._ask()
     assert [studies.state_of(one) for one in search.study.trials[:2]] == ["running", "running"]
 

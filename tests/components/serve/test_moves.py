@@ -134,6 +134,7 @@ def test_a_version_that_was_tampered_with_is_not_served_from_the_start(house, st
     (artifact(house, spoilt) / "evil.py").write_text("")
     running = start(f"reviews/{spoilt}", wait=False)
     assert running.process.wait(600) == 2
+    running.wait_for("evil.py")
     assert running.lines == [
         f"tuneline: error: reviews/{spoilt}: data/other: evil.py does not belong in a model folder; not loaded\n"
     ]
@@ -203,14 +204,15 @@ def test_sigterm_ends_it_after_the_last_answer(start):
 
 def test_a_version_that_was_named_is_kept_and_while_it_lingers_it_sends_everybody_elsewhere(house, start):
     house.point("1")
-    running = start("reviews/2", "--linger-seconds", "6", "--poll-seconds", "0.05")
+    running = start("reviews/2", "--linger-seconds", "120", "--poll-seconds", "0.05")
     time.sleep(0.3)
     assert running.predict(ASKED[:1])[0] == "2"
     running.process.send_signal(signal.SIGTERM)
     until(lambda: running.ask("GET", "/ready")[0] == 503)
     status, headers, _ = running.ask("POST", "/predict", {"texts": ["good"]})
     assert (status, headers["connection"]) == (200, "close")
-    assert running.process.wait(30) == 0
+    running.process.send_signal(signal.SIGTERM)  # which waits for nothing more
+    assert running.process.wait(60) == 0
 
 
 def test_a_drain_that_takes_too_long_ends_all_the_same(start):
@@ -252,9 +254,10 @@ def test_more_than_may_wait_gets_503_and_when_to_come_again(house, start):
 
 
 def test_a_request_that_takes_too_long_gets_503(start):
-    running = start("reviews/1", "--timeout-seconds", "0.01", "--pass-tokens", "8")
-    status, headers, told = running.ask("POST", "/predict", {"texts": ASKED * 8})
-    assert (status, headers["retry-after"], told["message"]) == (503, "1", "not answered within 0.01 s")
+    # Long enough for the body to arrive, and a pass for nearly every text.
+    running = start("reviews/1", "--timeout-seconds", "0.2", "--pass-tokens", "8")
+    status, headers, told = running.ask("POST", "/predict", {"texts": ASKED * 16})
+    assert (status, headers["retry-after"], told["message"]) == (503, "1", "not answered within 0.2 s")
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_several_processes_under_nohup_survive_their_terminal(prepared, tiny_che
                     reached.add(process.pid)
 
     reached: set[int] = set()
-    settings = TrainConfig(epochs=2, distributed=Distributed(gpus_per_node=2))
+    settings = TrainConfig(epochs=10, distributed=Distributed(gpus_per_node=2))
     processes.fit(prepared, model_config(tiny_checkpoint), settings, tmp_path / "model", Closing())
     assert len(reached) >= 3  # torchrun, and what it started
     assert {path.name for path in (tmp_path / "model").iterdir()} == OUTPUT

@@ -268,8 +268,8 @@ def test_a_job_whose_pods_do_not_start_in_time_is_deleted_and_the_reason_told(cl
 
 
 def test_waiting_in_a_queue_is_not_counted_as_starting(cluster, work, trains, monkeypatch, tmp_path):
-    configure(monkeypatch, tmp_path, start_timeout_seconds=1, poll_seconds=0.15)
-    cluster.scenes = [waits, *[nothing] * 10, goes_on, runs(), trains, completes]
+    configure(monkeypatch, tmp_path, start_timeout_seconds=4, poll_seconds=0.15)
+    cluster.scenes = [waits, *[nothing] * 30, goes_on, runs(), trains, completes]
     assert work() == {"train_seconds": 1.5}
 
 
@@ -306,7 +306,8 @@ def test_a_kept_job_stays_with_its_folder(cluster, work, name, trains, monkeypat
     ],
     ids=lambda fault: f"{fault[0]} {fault[2]}",
 )
-def test_what_passes_by_itself_is_tried_again(cluster, work, trains, capfd, fault):
+def test_what_passes_by_itself_is_tried_again(cluster, work, trains, capfd, monkeypatch, tmp_path, fault):
+    configure(monkeypatch, tmp_path, patience_seconds=60)
     cluster.faults = [fault, fault, fault]
     cluster.scenes = [runs(), nothing, nothing, trains, completes]
     assert work() == {"train_seconds": 1.5}
