@@ -125,12 +125,12 @@ def write_tiny_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until it is so; it has to be within the seconds."""
+def until(condition: Callable[[], object], seconds: float = 20, pause: float = 0.005) -> None:
+    """Wait until it is so, looking once a pause; it has to be within the seconds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(pause)
 
 
 def trials_in(database: Path) -> list[Any]:

@@ -12,12 +12,13 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until
 from tests.docker.conftest import SETTINGS
 from tests.e2e.conftest import Project
 
@@ -130,10 +131,8 @@ def test_what_a_command_that_was_killed_outright_left_is_ended_by_the_next(
     _one_class(project)
     done = project.tuneline(*ONE_CLASS, "--docker", "--network", NETWORK, MLFLOW_TRACKING_URI=server, **SETTINGS)
     assert done.returncode == 2, done.stderr
-    until = time.monotonic() + 60  # the engine is removing it
-    while engine.containers.list(all=True, ignore_removed=True, filters={"label": "tuneline.run"}):
-        assert time.monotonic() < until
-        time.sleep(0.5)
+    left = partial(engine.containers.list, all=True, ignore_removed=True, filters={"label": "tuneline.run"})
+    until(lambda: not left(), 60, 0.5)  # the engine is removing it
     assert _running(client) == []
 
 
@@ -146,9 +145,9 @@ def _training(project: Project, server: str, arguments: list[str]) -> tuple[subp
         MLFLOW_TRACKING_URI=server, **SETTINGS,
     )  # fmt: skip
     client = MlflowClient(server)
-    until = time.monotonic() + 900
+    end = time.monotonic() + 900
     while "train" not in _running(client):
-        assert time.monotonic() < until
+        assert time.monotonic() < end
         assert command.poll() is None, command.communicate()[1][-2000:]
         time.sleep(0.5)
     return command, client

@@ -36,11 +36,11 @@ class Project:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TUNELINE", "COV"))}
         return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "COLUMNS": "120"}
 
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """Start a command."""
+    def start(self, *arguments: str, output: Any = subprocess.PIPE, **more: str) -> subprocess.Popen[str]:
+        """Start a command, with its output where nobody would empty a pipe."""
         return subprocess.Popen(
-            [TUNELINE, *arguments], cwd=self.folder, env=self.environment | more, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [TUNELINE, *arguments], cwd=self.folder, env=self.environment | more, text=True, stdout=output,
+            stderr=output,
         )  # fmt: skip
 
     def tuneline(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.conftest import free_port, reviews
-from tests.e2e.conftest import TUNELINE, Project, wait_until_healthy
+from tests.e2e.conftest import Project, wait_until_healthy
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,10 +53,7 @@ def address(finished: tuple[Project, dict[str, Any]], searched: dict[str, Any]) 
     port = free_port()
     project, url = finished[0], f"http://127.0.0.1:{port}"
     with (project.folder / "ui.log").open("w") as log:  # a line for each request, which a pipe would not hold
-        command = subprocess.Popen(
-            [TUNELINE, "ui", "--port", str(port)], cwd=project.folder, env=project.environment, text=True,
-            stdout=log, stderr=log,
-        )  # fmt: skip
+        command = project.start("ui", "--port", str(port), output=log)
     try:
         wait_until_healthy(url, command)
         yield url

@@ -15,15 +15,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import free_port, until
 from tests.infra.render import Object, containers, find, missing, pod_templates
 from tests.infra.render import render as rendered
 
@@ -58,7 +57,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     )  # fmt: skip
     place = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": "mlflow", "PGPASSWORD": SECRET}
     try:
-        _until(lambda: _psql(place, "select 1", "postgres") == "1", 120)
+        until(lambda: _psql(place, "select 1", "postgres") == "1", 120, 0.2)
         _psql(place, "create database mlflow", "postgres")
         yield place
     finally:
@@ -72,13 +71,6 @@ def _psql(place: dict[str, str], query: str, name: str = "mlflow") -> str | None
         ["psql", "-d", name, "-XAtqc", query], env={**os.environ, **place}, capture_output=True, text=True, check=False
     )
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.2)
 
 
 def _container(kind: str, name: str, container: str) -> Object:
@@ -167,7 +159,7 @@ def _serve_and_ask(database: dict[str, str], files: Path, tmp_path: Path) -> Non
         process = subprocess.Popen(words, env=_environment(server, database) | here, stdout=stream, stderr=stream)
     try:
         probe = server["readinessProbe"]["httpGet"]["path"]
-        _until(lambda: _answer(port, probe, f"10.1.2.3:{port}") == 200, 120)
+        until(lambda: _answer(port, probe, f"10.1.2.3:{port}") == 200, 120, 0.2)
         ask, login = "/api/2.0/mlflow/experiments/search?max_results=1", f"mlflow:{SECRET}"
         for host in (
             "mlflow:5000",

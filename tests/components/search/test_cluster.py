@@ -15,7 +15,7 @@ import optuna
 import pytest
 from kfp import dsl
 
-from tests.conftest import ROOT, trials_in
+from tests.conftest import ROOT, trials_in, until
 from tuneline.artifacts import PreparedData
 from tuneline.config import Recipe
 from tuneline.recipe import validate
@@ -258,9 +258,13 @@ search_step(dsl.Dataset(uri=sys.argv[2]), dsl.Artifact(uri=sys.argv[3]), "1", pl
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     first, found = start("one"), tmp_path / "studies.db"
-    while not any(trial.intermediate_values and trial.state.name == "RUNNING" for trial in trials_in(found)):
+
+    def learns() -> bool:
+        """A trial has come to its first epoch."""
         assert first.poll() is None, first.stdout.read() if first.stdout else ""
-        time.sleep(0.1)
+        return any(trial.intermediate_values and trial.state.name == "RUNNING" for trial in trials_in(found))
+
+    until(learns, 600, 0.1)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     told, _ = start("two").communicate(timeout=600)

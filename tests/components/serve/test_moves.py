@@ -215,6 +215,12 @@ def test_a_version_that_was_named_is_kept_and_while_it_lingers_it_sends_everybod
     assert running.process.wait(60) == 0
 
 
+def test_a_service_that_lingers_ends_by_itself(start):
+    running = start("reviews/1", "--linger-seconds", "0.5")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+
+
 def test_a_drain_that_takes_too_long_ends_all_the_same(start):
     running = start("reviews/1", "--drain-seconds", "0.5", "--timeout-seconds", "40")
     connection, _ = slow_body(running)
